@@ -1,0 +1,39 @@
+"""The exceptions that skyloom raises on purpose, one family.
+
+Misuse of a function (a wrong argument) raises ``ValueError``, ``KeyError`` or ``TypeError``
+as everywhere in Python. Everything a pipeline may want to tell apart descends from
+`SkyloomError`, and each message names what is wrong and what to do.
+"""
+
+__all__ = [
+    "ChecksumError",
+    "ConfigurationError",
+    "IngestError",
+    "SchemaError",
+    "SkyloomError",
+    "StoreError",
+]
+
+
+class SkyloomError(Exception):
+    """Base of every error that skyloom raises on purpose."""
+
+
+class ConfigurationError(SkyloomError, ValueError):
+    """A configuration or camera file is wrong; the message lists every problem with its line."""
+
+
+class SchemaError(SkyloomError, ValueError):
+    """A dataset does not have the dimensions, variables, dtypes or units its schema asks for."""
+
+
+class StoreError(SkyloomError):
+    """A store cannot be opened, read or written."""
+
+
+class ChecksumError(StoreError):
+    """Stored bytes do not match their checksum; the message names product and chunk."""
+
+
+class IngestError(SkyloomError, ValueError):
+    """A file cannot be ingested; the message names file, header key and remedy."""

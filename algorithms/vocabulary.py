@@ -1,0 +1,170 @@
+"""Every name that datasets are made of: dimensions, mask planes, units, status codes.
+
+Nothing else in skyloom spells these as strings of its own. Arrays are ``(..., y, x)``, pixel
+centres are integers, boxes are half-open ``[start, stop)``. Masks are int32 bit planes that
+carry their own legend in the CF attributes ``flag_masks`` and ``flag_meanings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import IntEnum, IntFlag
+from typing import Any, Final
+
+import numpy as np
+
+# Dimensions -----------------------------------------------------------------------------------
+EXPOSURE: Final = "exposure"
+DETECTOR: Final = "detector"
+AMP: Final = "amp"
+Y: Final = "y"
+X: Final = "x"
+PAIR: Final = "pair"
+LAG_Y: Final = "lag_y"
+LAG_X: Final = "lag_x"
+KERNEL_Y: Final = "kernel_y"
+KERNEL_X: Final = "kernel_x"
+PARAMETER: Final = "parameter"
+COEFFICIENT: Final = "coefficient"
+
+# Units, as astropy reads them -----------------------------------------------------------------
+ADU: Final = "adu"
+ADU2: Final = "adu2"
+ELECTRON: Final = "electron"
+ELECTRON2: Final = "electron2"
+PER_ELECTRON: Final = "1/electron"
+PER_ELECTRON2: Final = "1/electron2"
+ELECTRON_PER_ADU: Final = "electron/adu"
+SECOND: Final = "s"
+DAY: Final = "d"
+DIMENSIONLESS: Final = ""
+
+# Mask planes ----------------------------------------------------------------------------------
+MASK: Final = "mask"
+MASK_PLANES: Final[Mapping[str, int]] = {
+    name: 1 << bit
+    for bit, name in enumerate(
+        (
+            "BAD",
+            "SAT",
+            "INTERPOLATED",
+            "COSMIC_RAY",
+            "EDGE",
+            "DETECTED",
+            "DETECTED_NEGATIVE",
+            "SUSPECT",
+            "NO_DATA",
+            "CLIPPED",
+            "VIGNETTED",
+        )
+    )
+}
+"""Bit value of each plane in masks that skyloom makes; read others by their own legend."""
+
+
+def mask_attributes() -> dict[str, Any]:
+    """Return the CF attributes that every mask array carries.
+
+    Examples
+    --------
+    >>> mask_attributes()["flag_meanings"].split()[:2]
+    ['BAD', 'SAT']
+    """
+    return {
+        "flag_masks": [int(bit) for bit in MASK_PLANES.values()],
+        "flag_meanings": " ".join(MASK_PLANES),
+    }
+
+
+def plane_bits(planes: Iterable[str], attributes: Mapping[str, Any] | None = None) -> int:
+    """Return the bits of named mask planes, by the legend a mask carries.
+
+    Parameters
+    ----------
+    planes : iterable of str
+        Names of the planes.
+    attributes : mapping, optional
+        Attributes of the mask array. Without ``flag_meanings`` skyloom's own legend holds.
+
+    Raises
+    ------
+    KeyError
+        If a plane is not in the legend; the message lists those that are.
+
+    Examples
+    --------
+    >>> plane_bits(["BAD", "SAT"])
+    3
+    >>> plane_bits(["HOT"], {"flag_masks": [4], "flag_meanings": "HOT"})
+    4
+    """
+    legend: Mapping[str, int] = MASK_PLANES
+    if attributes and "flag_meanings" in attributes:
+        values = np.atleast_1d(attributes["flag_masks"])
+        names = str(attributes["flag_meanings"]).split()
+        legend = {name: int(value) for name, value in zip(names, values, strict=True)}
+    bits = 0
+    for plane in planes:
+        if plane not in legend:
+            raise KeyError(f"unknown mask plane {plane!r}; the mask knows {', '.join(legend)}")
+        bits |= legend[plane]
+    return bits
+
+
+# Status codes ---------------------------------------------------------------------------------
+class PairStatus(IntEnum):
+    """Why a (pair, amplifier) is used or not; 1 to 3 concern exposures."""
+
+    OK = 0
+    UNPAIRED = 1
+    NONFINITE_KEY = 2
+    EXTRA = 3
+    ILLEGAL_MEAN = 4
+    TOO_FEW_PIXELS = 5
+    EMPTY_LAG = 6
+    NONFINITE_STAT = 7
+    NON_GAUSSIAN = 8
+    MEAN_MISMATCH = 9
+    MEAN_OUT_OF_RANGE = 10
+    OUTLIER = 11
+    ABOVE_TURNOFF = 12
+    AMP_BAD = 13
+    NOT_MEASURED = 255
+
+
+class AmplifierFlag(IntFlag):
+    """What the solve found wrong with an amplifier; 0 means nothing."""
+
+    GOOD = 0
+    NO_DATA = 1
+    TOO_FEW_PAIRS = 2
+    NOT_CONVERGED = 4
+    NEGATIVE_NOISE = 8
+    ROLLOFF_FAILED = 16
+    NOISE_MISMATCH = 32
+    BAD = 64
+
+
+def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:
+    """Return the CF attributes of a variable that holds these codes.
+
+    Examples
+    --------
+    >>> flag_attributes(AmplifierFlag)["flag_meanings"].split()[0]
+    'NO_DATA'
+    """
+    members = [code for code in codes if issubclass(codes, IntEnum) or code.value]
+    key = "flag_values" if issubclass(codes, IntEnum) else "flag_masks"
+    return {
+        key: [int(code.value) for code in members],
+        "flag_meanings": " ".join(str(code.name) for code in members),
+    }
+
+
+# Observation types ----------------------------------------------------------------------------
+BIAS: Final = "bias"
+DARK: Final = "dark"
+FLAT: Final = "flat"
+SCIENCE: Final = "science"
+OTHER: Final = "other"
+OBSERVATION_TYPES: Final = (BIAS, DARK, FLAT, SCIENCE, OTHER)
