@@ -1,0 +1,319 @@
+"""The fit of a covariance model to all pairs of one amplifier.
+
+The data are condensed (`compression`), the noise covariances eliminated, and gain and
+coefficients found by Gauss-Newton steps with the analytic Jacobian, damped where a plain step
+would not reduce chi2. Weights come from the variance that the model predicts, not from the data,
+whose own fluctuations would bias them. Everything here is plain arrays, pairs first:
+``(pair, lag_y, lag_x)``, adu2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.photon_transfer.compression import (
+    Compressed,
+    Nodes,
+    choose_nodes,
+    compress,
+)
+from skyloom.algorithms.photon_transfer.lattice import to_modes
+from skyloom.algorithms.photon_transfer.linear_algebra import cholesky, gram, inverse, solve
+from skyloom.algorithms.photon_transfer.models import (
+    MODELS_WITH_B,
+    model_covariance,
+    model_jacobian,
+)
+
+__all__ = ["CovarianceFit", "Start", "fit_covariances", "starting_values"]
+
+Floats = NDArray[np.float64]
+
+TOLERANCE = 1e-10
+LARGEST_DAMPING = 1e10
+POLYNOMIAL = {"series4": 3, "series4_no_b": 3}
+"""Degree of the models that are polynomials in the mean, after division by it."""
+
+
+class Start(NamedTuple):
+    """Where a fit starts, in the units of `CovarianceFit`; ``c`` is None for models without b."""
+
+    gain: float
+    a: Floats
+    c: Floats | None
+
+
+class CovarianceFit(NamedTuple):
+    """The fitted model of one amplifier.
+
+    ``gain`` (electron/adu), ``a`` (1/electron), ``c`` (1/electron2, None for models without b)
+    and ``noise`` (electron2) are (lag_y, lag_x) but for the gain. ``model`` is (pair, lag_y,
+    lag_x), adu2, at every pair. ``covariance`` is that of the parameters in the order gain, a, c
+    (lags flattened); ``noise_covariance`` that of the noise with itself, lag by lag; and
+    ``noise_by_parameter`` (lag, parameter) the covariance of the noise with them.
+    """
+
+    gain: float
+    a: Floats
+    c: Floats | None
+    noise: Floats
+    model: Floats
+    sigma: Floats
+    chi2: float
+    dof: int
+    covariance: Floats
+    noise_covariance: Floats
+    noise_by_parameter: Floats
+    converged: bool
+    steps: int
+
+
+class _Problem(NamedTuple):
+    """One weighted fit."""
+
+    model: str
+    lags: int
+    nodes: Nodes
+    data: Compressed
+    dof: int
+
+
+def starting_values(
+    mean: Floats, covariance: Floats, sigma: Floats, *, gain: float, a_00: float, model: str
+) -> Start:
+    """Return a start for `fit_covariances`: a parabola through each covariance but the variance.
+
+    Parameters
+    ----------
+    mean : array, (pair), float64, adu
+        Mean signals.
+    covariance, sigma : array, (pair, lag_y, lag_x), float64, adu2
+        Covariances of one flat and their errors.
+    gain : float, electron/adu
+        Gain of a fit to the variance alone.
+    a_00 : float, 1/electron
+        Central coefficient of the same fit.
+    model : str
+        Name of the model to be fitted.
+
+    Returns
+    -------
+    Start
+
+    Examples
+    --------
+    >>> mean = np.linspace(1e3, 5e4, 20)
+    >>> covariance = np.zeros((20, 2, 2))
+    >>> covariance[:, 0, 1] = 2e-7 * mean**2 + 3.0
+    >>> start = starting_values(
+    ...     mean, covariance, np.ones_like(covariance), gain=1.5, a_00=-3e-6, model="exact"
+    ... )
+    >>> float(start.a[0, 1].round(12))
+    2e-07
+    """
+    good = np.isfinite(covariance) & np.isfinite(sigma)
+    weight = np.where(good, 1 / np.where(good, sigma, 1.0) ** 2, 0.0)
+    square = (mean**2)[:, None, None]
+    total = np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
+    values = np.where(good, covariance, 0.0)
+    offset = square - (weight * square).sum(axis=0) / total
+    spread = np.maximum((weight * offset**2).sum(axis=0), np.finfo(float).tiny)
+    a = (weight * offset * values).sum(axis=0) / spread
+    a[0, 0] = a_00
+    return Start(gain, a, np.zeros_like(a) if model in MODELS_WITH_B else None)
+
+
+def fit_covariances(
+    mean: Floats,
+    covariance: Floats,
+    relative_sigma: Floats,
+    start: Start,
+    *,
+    model: str = "exact",
+    variance_start: Floats | None = None,
+    reweightings: int = 2,
+    iterations: int = 50,
+) -> CovarianceFit:
+    """Fit a model to the covariances of all pairs of one amplifier.
+
+    Parameters
+    ----------
+    mean : array, (pair), float64, adu
+        Mean signals.
+    covariance : array, (pair, lag_y, lag_x), float64, adu2
+        Covariances of one flat. ``exp00`` takes the variance as its only lag.
+    relative_sigma : array, (pair, lag_y, lag_x), float64
+        Error of each covariance divided by the variance of its pair: sqrt(2 / n) for the
+        variance, sqrt(1 / n) for the others, n the number of pixel pairs. Values that are not
+        finite are left out.
+    start : Start
+        First gain and coefficients, see `starting_values`.
+    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00"}
+        The model.
+    variance_start : array, (pair), float64, adu2, optional
+        Variance that weights the first fit; by default the measured one.
+    reweightings : int
+        Number of fits, each weighted by the last model.
+    iterations : int
+        Most steps of one fit.
+
+    Returns
+    -------
+    CovarianceFit
+        The fit; ``converged`` is False if the last one needed more than ``iterations`` steps.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer values than parameters.
+
+    Notes
+    -----
+    Model and Jacobian as in Astier et al. 2019 in closed form. Errors are those of
+    (J^T W J)^-1, unscaled.
+
+    Examples
+    --------
+    >>> mean = np.linspace(1e3, 6e4, 40)
+    >>> truth = np.array([[-3e-6, 4e-7], [2e-7, 1e-7]])
+    >>> covariance = model_covariance(truth, 1.5, 25.0, mean)
+    >>> first = Start(1.4, 0.8 * truth, None)
+    >>> fit = fit_covariances(mean, covariance, np.full(covariance.shape, 1e-3), first)
+    >>> bool(np.allclose(fit.a, truth, rtol=1e-8)), round(fit.gain, 8)
+    (True, 1.5)
+    """
+    usable = np.isfinite(covariance) & np.isfinite(relative_sigma) & (relative_sigma > 0)
+    values = np.where(usable, covariance, 0.0)
+    variance = values[:, 0, 0] if variance_start is None else variance_start
+    lags, flat = covariance.shape[1], (len(mean), -1)
+    parameters = 1 + lags**2 * (2 + (start.c is not None))
+    dof = int(usable.sum()) - parameters
+    if dof < 0:
+        raise ValueError(f"{usable.sum()} covariances cannot determine {parameters} parameters")
+    vector = _join(start.gain, start.a, start.c)
+    steps = 0
+    for _ in range(reweightings):
+        sigma = np.where(usable, relative_sigma, np.inf) * np.abs(variance)[:, None, None]
+        weight = np.where(sigma > 0, sigma, np.inf) ** -2.0
+        nodes = choose_nodes(mean, _exponent(vector, lags, mean), degree=POLYNOMIAL.get(model))
+        data = compress(nodes, weight.reshape(flat).T, values.reshape(flat).T)
+        problem = _Problem(model, lags, nodes, data, dof)
+        vector, rows, converged, taken = _minimise(problem, vector, iterations)
+        steps += taken
+        gain, a, c = _split(vector, lags)
+        noise = _noise(problem, vector)
+        predicted = model_covariance(a, gain, noise, mean, c=c, model=model)
+        variance = predicted[:, 0, 0]
+    chi2 = float(np.sum((values - predicted) ** 2 * weight))
+    errors = _errors(problem, vector, rows)
+    sigma = np.where(usable, sigma, np.nan)
+    return CovarianceFit(gain, a, c, noise, predicted, sigma, chi2, dof, *errors, converged, steps)
+
+
+def _join(gain: float, a: Floats, c: Floats | None) -> Floats:
+    return np.concatenate([[gain], a.ravel(), [] if c is None else c.ravel()])
+
+
+def _split(vector: Floats, lags: int) -> tuple[float, Floats, Floats | None]:
+    end = 1 + lags**2
+    c = vector[end:].reshape(lags, lags) if len(vector) > end else None
+    return float(vector[0]), vector[1:end].reshape(lags, lags), c
+
+
+def _exponent(vector: Floats, lags: int, mean: Floats) -> float:
+    """Return the largest exponent of the model, with room for the fit to move."""
+    gain, a, c = _split(vector, lags)
+    signal = gain * float(np.max(mean))
+    largest = 2 * float(np.max(np.abs(to_modes(a)))) * signal
+    if c is not None:
+        largest += 4 * float(np.max(np.abs(to_modes(c)))) * signal**2
+    return 1.5 * largest + 0.5
+
+
+def _signal(problem: _Problem, vector: Floats) -> Floats:
+    """Return U, the model without noise over the mean, (lag, node) in adu."""
+    gain, a, c = _split(vector, problem.lags)
+    mean = problem.nodes.mean
+    values = model_covariance(a, gain, 0.0, mean, c=c, model=problem.model)
+    return np.asarray(values.reshape(len(mean), -1).T / mean)
+
+
+def _residual(problem: _Problem, vector: Floats) -> Floats:
+    """Return the residuals of the condensed data, (lag, row), without the rows of the noise."""
+    triangle = problem.data.triangle[:, 1:, 1:]
+    model = (triangle @ _signal(problem, vector)[:, :, None])[:, :, 0]
+    return np.asarray(problem.data.data[:, 1:] - model)
+
+
+def _derivatives(problem: _Problem, vector: Floats) -> Floats:
+    """Return dU / d(gain, a, c), (lag, node, parameter)."""
+    gain, a, c = _split(vector, problem.lags)
+    mean = problem.nodes.mean
+    found = model_jacobian(a, gain, 0.0, mean, c=c, model=problem.model)
+    parts = [found.by_gain[:, :, None], found.by_a]
+    if found.by_c is not None:
+        parts.append(found.by_c)
+    return np.concatenate(parts, axis=2) / mean[:, None]
+
+
+def _minimise(
+    problem: _Problem, vector: Floats, iterations: int
+) -> tuple[Floats, Floats, bool, int]:
+    """Return the best parameters, dU by parameters there, convergence and number of steps."""
+    triangle = problem.data.triangle[:, 1:, 1:]
+    residual, damping = _residual(problem, vector), 0.0
+    chi2 = float(np.sum(residual**2))
+    floor = float(np.sum(problem.data.rest))
+    for step_number in range(1, iterations + 1):
+        slopes = _derivatives(problem, vector)
+        rows = (triangle @ slopes).reshape(residual.size, -1)
+        normal = gram(np.column_stack([rows, residual.ravel()]))
+        scale = np.sqrt(np.diag(normal)[:-1])
+        scale = np.where(scale > 0, scale, 1.0)
+        gradient = normal[-1, :-1] / scale
+        normal = normal[:-1, :-1] / np.outer(scale, scale)
+        limit = TOLERANCE * max(1.0, (chi2 + floor) / max(problem.dof, 1))
+        while damping < LARGEST_DAMPING:
+            step = solve(cholesky(normal + damping * np.eye(len(normal))), gradient)
+            expected = float(np.sum(gradient * step))
+            trial = vector + step / scale
+            with np.errstate(over="ignore", invalid="ignore"):
+                tried = _residual(problem, trial) if trial[0] > 0 else np.full(1, np.nan)
+                reached = float(np.sum(tried**2))
+            if reached <= chi2 or (expected <= limit and np.isfinite(reached)):
+                break
+            damping = max(10 * damping, 1e-4)
+        else:
+            return vector, slopes, False, step_number
+        vector, residual, chi2 = trial, tried, reached
+        if expected <= limit and damping < 1:
+            return vector, slopes, True, step_number
+        damping = damping / 100 if damping > 1e-6 else 0.0
+    return vector, slopes, False, iterations
+
+
+def _noise(problem: _Problem, vector: Floats) -> Floats:
+    """Return the noise covariances that minimise chi2 for given gain and coefficients."""
+    triangle, data = problem.data.triangle[:, 0], problem.data.data[:, 0]
+    offset = data - np.sum(triangle[:, 1:] * _signal(problem, vector), axis=1)
+    known = triangle[:, 0] != 0
+    noise = np.where(known, offset / np.where(known, triangle[:, 0], 1.0), np.nan)
+    return np.asarray(vector[0] ** 2 * noise).reshape(problem.lags, problem.lags)
+
+
+def _errors(problem: _Problem, vector: Floats, slopes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the covariances of the parameters, of each noise, and between the two."""
+    triangle = problem.data.triangle
+    normal = gram((triangle[:, 1:, 1:] @ slopes).reshape(-1, slopes.shape[2]))
+    scale = np.sqrt(np.diag(normal))
+    scale = np.where(scale > 0, scale, 1.0)
+    covariance = inverse(cholesky(normal / np.outer(scale, scale))) / np.outer(scale, scale)
+    first = triangle[:, 0]
+    by_parameter = -np.sum(first[:, 1:, None] * slopes, axis=1) * (vector[0] ** 2 / first[:, :1])
+    by_parameter[:, 0] += 2 * _noise(problem, vector).ravel() / vector[0]
+    cross = np.einsum("pi,ij->pj", by_parameter, covariance)
+    own = (vector[0] ** 2 / first[:, 0]) ** 2 + np.sum(cross * by_parameter, axis=1)
+    return covariance, own.reshape(problem.lags, problem.lags), cross
