@@ -29,7 +29,7 @@ class CovarianceSums(NamedTuple):
     """Covariances of one flat and the number of pixel pairs, both indexed [lag_y, lag_x]."""
 
     covariance: NDArray[np.float64]
-    count: NDArray[np.int64]
+    count: NDArray[np.int64]  # type: ignore[assignment]  # hides tuple.count
 
 
 def covariance_sums(
