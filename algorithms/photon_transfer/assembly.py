@@ -1,8 +1,7 @@
 """Pairs of one detector, gathered and judged before the solve.
 
 Every (pair, amplifier) carries one status code. Codes that extraction has set stay; only what is
-OK can become MEAN_OUT_OF_RANGE, NON_GAUSSIAN, NONFINITE_STAT or, where the mean does not follow
-the light received, OUTLIER. Values are never changed.
+OK can become MEAN_OUT_OF_RANGE, NON_GAUSSIAN or NONFINITE_STAT. Values are never changed.
 """
 
 from __future__ import annotations
@@ -14,11 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from skyloom.algorithms.photon_transfer.solve_parameters import (
-    ALL_AMPS,
-    LinearityParameters,
-    SolveParameters,
-)
+from skyloom.algorithms.photon_transfer.solve_parameters import ALL_AMPS, SolveParameters
 from skyloom.algorithms.vocabulary import (
     ADU,
     ADU2,
@@ -31,7 +26,7 @@ from skyloom.algorithms.vocabulary import (
     flag_attributes,
 )
 
-__all__ = ["assemble_pairs", "linearity_outliers"]
+__all__ = ["assemble_pairs"]
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
@@ -58,8 +53,8 @@ def assemble_pairs(
         What extraction measured on one detector; ``mean`` (adu) and ``variance`` (adu2) are
         needed. Several datasets are joined along ``pair``; what one lacks is NaN there.
     parameters : SolveParameters, optional
-        Range of the mean, least p-value, linearity check and, for the model, which statistics
-        have to be finite.
+        Range of the mean, least p-value and the model, which decides whether covariances have
+        to be finite.
 
     Returns
     -------
@@ -110,16 +105,14 @@ def assemble_pairs(
     )
     outside = (mean < lowest) | (mean > highest)
     status = _recode(status, outside, PairStatus.MEAN_OUT_OF_RANGE)
-    if parameters.linearity.against != "none":
-        off = _nonlinear(joined, mean, status == PairStatus.OK, parameters.linearity)
-        status = _recode(status, off, PairStatus.OUTLIER)
     attributes = flag_attributes(PairStatus)
     judged = joined.assign(pair_status=((PAIR, AMP), status, attributes))
-    present = ~np.isin(status, EXPOSURE_FAILURES).all(axis=1) if status.size else np.array([], bool)
+    unpaired = np.isin(status, EXPOSURE_FAILURES)
+    present = ~unpaired.all(axis=1) | (status.shape[1] == 0)
     counts = np.isfinite(mean).sum(axis=1)
     level = np.where(counts > 0, np.nansum(mean, axis=1) / np.maximum(counts, 1), np.nan)
     ordered = np.argsort(level, kind="stable")
-    return judged.isel({PAIR: ordered[present[ordered]]})
+    return judged.isel({PAIR: ordered[np.asarray(present)[ordered]]})
 
 
 def _joined(pairs: xr.Dataset | Sequence[xr.Dataset]) -> xr.Dataset:
@@ -145,9 +138,7 @@ def _check(pairs: xr.Dataset) -> None:
         raise ValueError(f"pairs cannot be solved: {'; '.join(problems)}")
 
 
-def _recode(
-    status: NDArray[np.uint8], condition: Booleans, code: PairStatus
-) -> NDArray[np.uint8]:
+def _recode(status: NDArray[np.uint8], condition: Booleans, code: PairStatus) -> NDArray[np.uint8]:
     return np.where((status == PairStatus.OK) & condition, np.uint8(code), status)
 
 
@@ -155,73 +146,3 @@ def _limit(limit: float | dict[str, float], amplifier: str, default: float) -> f
     if not isinstance(limit, dict):
         return limit
     return limit.get(ALL_AMPS, limit.get(amplifier, default))
-
-
-def _nonlinear(
-    pairs: xr.Dataset, mean: Floats, good: Booleans, parameters: LinearityParameters
-) -> Booleans:
-    if parameters.against not in pairs:
-        raise ValueError(f"pairs has no {parameters.against}, which the linearity check needs")
-    light = pairs[parameters.against].to_numpy().astype(np.float64)
-    columns = [
-        linearity_outliers(
-            mean[:, index],
-            light if light.ndim == 1 else light[:, index],
-            good[:, index],
-            parameters=parameters,
-        )
-        for index in range(mean.shape[1])
-    ]
-    return np.stack(columns, axis=1) if columns else np.zeros(mean.shape, dtype=bool)
-
-
-def linearity_outliers(
-    mean: Floats,
-    light: Floats,
-    usable: Booleans,
-    *,
-    parameters: LinearityParameters | None = None,
-) -> Booleans:
-    """Find pairs whose mean does not follow the light they received.
-
-    The ratio mean / light is compared with its median over the neighbours in signal, so a smooth
-    nonlinearity and the approach to saturation pass while a single wrong reading does not.
-
-    Parameters
-    ----------
-    mean : array, (pair), float64, adu
-        Mean signals.
-    light : array, (pair), float64
-        Photodiode charge or exposure time, in any unit.
-    usable : array, (pair), bool
-        Pairs to be judged and to judge by.
-    parameters : LinearityParameters, optional
-        Tolerance and number of neighbours.
-
-    Returns
-    -------
-    array, (pair), bool
-        True for outliers. Pairs whose light is not finite and positive are not judged.
-
-    Examples
-    --------
-    >>> light = np.arange(1.0, 21.0)
-    >>> mean = 100 * light
-    >>> mean[7] *= 1.02
-    >>> np.flatnonzero(linearity_outliers(mean, light, np.ones(20, dtype=bool)))
-    array([7])
-    """
-    parameters = parameters or LinearityParameters()
-    with np.errstate(invalid="ignore"):
-        judged = usable & np.isfinite(mean) & np.isfinite(light) & (light > 0)
-    order = np.flatnonzero(judged)[np.argsort(mean[judged], kind="stable")]
-    outlier = np.zeros(len(mean), dtype=bool)
-    width = 2 * parameters.neighbours + 1
-    if len(order) < width:
-        return outlier
-    ratio = mean[order] / light[order]
-    windows = np.lib.stride_tricks.sliding_window_view(ratio, width)
-    local = np.median(windows, axis=1)
-    local = np.pad(local, parameters.neighbours, mode="edge")
-    outlier[order] = np.abs(ratio / local - 1) > parameters.tolerance
-    return outlier
