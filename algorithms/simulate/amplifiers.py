@@ -83,7 +83,10 @@ def amplifier_grid(
                 key: (AMP, np.asarray(value, dtype=np.int32), {"units": DIMENSIONLESS})
                 for key, value in sections.items()
             },
-            **{name: (AMP, np.zeros(row.size, dtype=bool)) for name in ("flip_x", "flip_y")},
+            **{
+                name: (AMP, np.zeros(row.size, dtype=bool), {"units": DIMENSIONLESS})
+                for name in ("flip_x", "flip_y")
+            },
             **{
                 name: (AMP, np.full(row.size, value), {"units": unit})
                 for name, (value, unit) in numbers.items()
