@@ -1,0 +1,343 @@
+"""From raw pixels to signal, one amplifier at a time: overscan, offset, trim, saturation.
+
+Raw images are (y, x) in adu and in the dtype of the file; results are float32 adu, in the
+orientation of the trimmed detector. Saturated pixels get the mask plane SAT, pixels that hold no
+number (NaN, infinity, the lowest number of a signed integer dtype) NO_DATA; their values stay
+what the subtraction makes of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import Field
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.amplifiers import Amplifier, Box, amplifier_rows
+from skyloom.algorithms.detrend_kernels import (
+    count_equal,
+    keep_unsaturated,
+    largest_below,
+    row_means_near,
+    row_medians,
+    subtract_levels,
+)
+from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.statistics import clipped_moments
+
+__all__ = [
+    "DetrendParameters",
+    "DetrendedPixels",
+    "amplifier_pixels",
+    "detrend_amplifier",
+    "saturation_level",
+]
+
+MEDIAN_RESIDUAL = 0.4292  # Var(x - median of n) = sigma² (1 - (2 - pi/2) / n) for a Gaussian
+PILE_UP_PIXELS = 10  # fewer pixels at one value are an accident
+PILE_UP_RATIO = 2.0  # the tail of a distribution falls, a pile-up rises
+
+
+class DetrendParameters(Parameters):
+    """What is subtracted from raw pixels, and which of them are saturated."""
+
+    serial: Literal["row", "level", "none"] = Field(
+        "row", description="serial overscan: a level for each row, one for the amplifier, or none"
+    )
+    statistic: Literal["mean", "median"] = Field(
+        "mean", description="how overscan pixels are averaged; mean leaves outliers out"
+    )
+    clip: float = Field(
+        4.0, gt=0, description="overscan pixels further from the level are outliers, sigma"
+    )
+    serial_skip: int = Field(
+        0, ge=0, description="overscan columns next to the data section that are not used"
+    )
+    parallel: bool = Field(
+        False, description="also subtract a level for each column, from the parallel overscan"
+    )
+    pile_up: bool = Field(
+        True, description="without a saturation level, take values that pile up at the top for it"
+    )
+
+
+class DetrendedPixels(NamedTuple):
+    """One amplifier of one exposure as plain arrays, in the orientation it was stored in.
+
+    ``signal()`` makes the float32 image; until then only the raw pixels are held.
+    """
+
+    raw: NDArray[Any]
+    row_level: NDArray[np.float64]
+    column_level: NDArray[np.float64]
+    saturation: float
+    overscan_median: float
+    overscan_noise: float
+    offset: float
+
+    def signal(self) -> NDArray[np.float32]:
+        """Return the pixels less all levels; adu."""
+        image = np.empty(self.raw.shape, np.float32)
+        subtract_levels(self.raw, self.row_level, self.column_level, image)
+        return image
+
+    def restrict(self, good: NDArray[np.bool_]) -> int:
+        """Clear ``good`` where a pixel is saturated or was not read; return how many saturated."""
+        return int(
+            keep_unsaturated(
+                self.raw, _never_read(self.raw.dtype), self.saturation, good.view(np.uint8)
+            )
+        )
+
+
+def _never_read(dtype: np.dtype[Any]) -> float:
+    """Return the value up to which pixels hold no number: that of unwritten signed integers."""
+    return float(np.iinfo(dtype).min) if dtype.kind == "i" else -np.inf
+
+
+def amplifier_pixels(
+    raw: NDArray[Any],
+    amplifier: Amplifier,
+    *,
+    parameters: DetrendParameters | None = None,
+    offset: float = 0.0,
+) -> DetrendedPixels:
+    """Return the pixels of one amplifier and the levels to subtract from them.
+
+    Parameters
+    ----------
+    raw : ndarray, (y, x), any real dtype, adu
+        The detector's raw array.
+    amplifier : Amplifier
+        Its boxes and saturation.
+    parameters : DetrendParameters, optional
+    offset : float
+        Level subtracted after the overscan, adu.
+
+    Returns
+    -------
+    DetrendedPixels
+
+    Raises
+    ------
+    ValueError
+        If a box reaches beyond the array; the message names the amplifier.
+    """
+    parameters = parameters or DetrendParameters()
+    for box in (amplifier.data, amplifier.overscan, amplifier.parallel_overscan):
+        if box.size and (box.y_stop > raw.shape[0] or box.x_stop > raw.shape[1]):
+            raise ValueError(
+                f"amplifier {amplifier.name}: box {tuple(box)} (y_start, y_stop, x_start, x_stop) "
+                f"reaches beyond the raw image of shape {raw.shape}"
+            )
+    pixels = _native(raw[amplifier.data.slices])
+    data = amplifier.data
+    rows = np.full(data.shape[0], offset)
+    median, noise = np.nan, np.nan
+    serial = _without_first_columns(amplifier, parameters.serial_skip)
+    levels = np.empty(0)
+    if parameters.serial != "none" and serial.size:
+        levels, median, noise = _serial_levels(_native(raw[serial.slices]), parameters)
+        rows = rows + _levels_of_rows(levels, serial, data.y_start, data.y_stop, median)
+    columns = np.empty(0)
+    box = amplifier.parallel_overscan
+    if parameters.parallel and box.size:
+        above = raw[box.slices].astype(np.float64)
+        if levels.size:
+            above -= _levels_of_rows(levels, serial, box.y_start, box.y_stop, median)[:, None]
+        columns = _column_levels(above, box, data, offset if not levels.size else 0.0)
+    saturation = amplifier.saturation
+    if not np.isfinite(saturation):
+        saturation = saturation_level(pixels) if parameters.pile_up else np.inf
+    return DetrendedPixels(pixels, rows, columns, saturation, median, noise, offset)
+
+
+def _native(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return pixels in native byte order and C order, copied only if they are not."""
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+
+
+def _without_first_columns(amplifier: Amplifier, skip: int) -> Box:
+    """Return the serial overscan less the columns that were read right after the data."""
+    box = amplifier.overscan
+    if box.x_start >= amplifier.data.x_stop:
+        return box._replace(x_start=min(box.x_start + skip, box.x_stop))
+    return box._replace(x_stop=max(box.x_stop - skip, box.x_start))
+
+
+def _serial_levels(
+    overscan: NDArray[Any], parameters: DetrendParameters
+) -> tuple[NDArray[np.float64], float, float]:
+    """Return the level of each overscan row, the median of all, and the noise about the levels."""
+    levels = np.empty(overscan.shape[0])
+    row_medians(overscan, levels)
+    if parameters.serial == "level":
+        level = clipped_moments(overscan, clip=parameters.clip)
+        median = level.median
+        levels[:] = level.mean if parameters.statistic == "mean" else level.median
+        return levels, median, float(np.sqrt(level.variance))
+    median = float(np.nanmedian(levels)) if np.isfinite(levels).any() else np.nan
+    residual = np.empty(overscan.shape, np.float32)
+    subtract_levels(overscan, levels, np.empty(0), residual)
+    moments = clipped_moments(residual, clip=parameters.clip)
+    noise = float(np.sqrt(moments.variance / (1.0 - MEDIAN_RESIDUAL / overscan.shape[1])))
+    if parameters.statistic == "mean":
+        row_means_near(overscan, levels.copy(), parameters.clip * noise, levels)
+    return levels, median, noise
+
+
+def _levels_of_rows(
+    levels: NDArray[np.float64], serial: Box, y_start: int, y_stop: int, median: float
+) -> NDArray[np.float64]:
+    """Return the levels of raw rows; rows that the overscan lacks get the median of all."""
+    found = np.full(y_stop - y_start, median)
+    low, high = max(y_start, serial.y_start), min(y_stop, serial.y_stop)
+    if high > low:
+        found[low - y_start : high - y_start] = levels[low - serial.y_start : high - serial.y_start]
+    return np.where(np.isfinite(found), found, median)
+
+
+def _column_levels(
+    above: NDArray[np.float64], box: Box, data: Box, offset: float
+) -> NDArray[np.float64]:
+    """Return the median of each column of the parallel overscan; 0 where it has none."""
+    found = np.zeros(data.shape[1])
+    low, high = max(data.x_start, box.x_start), min(data.x_stop, box.x_stop)
+    if high > low:
+        part = above[:, low - box.x_start : high - box.x_start]
+        finite = np.isfinite(part).any(axis=0)
+        part = np.where(finite, part, 0.0)
+        found[low - data.x_start : high - data.x_start] = np.nanmedian(part, axis=0) - offset
+    return found
+
+
+def saturation_level(pixels: NDArray[Any]) -> float:
+    """Return the value that pixels pile up at, taken for saturation; infinity without a pile.
+
+    The number of pixels falls towards the largest value of an unsaturated image. Where more than
+    twice as many pixels hold the largest value as hold the next lower one, and at least ten,
+    brighter pixels were cut off. The largest number of an unsigned integer dtype always counts.
+
+    Parameters
+    ----------
+    pixels : ndarray, any real dtype, adu
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.full((50, 50), 4000, np.uint16)
+    >>> image[:5], image[5] = 4095, 4090
+    >>> saturation_level(image)
+    4095.0
+    >>> saturation_level(np.arange(2500, dtype=np.uint16))
+    inf
+    """
+    values = np.ravel(pixels)
+    if values.size == 0:
+        return np.inf
+    if values.dtype.kind in "iu":
+        top = values.max()
+        start = values.dtype.type(np.iinfo(values.dtype).min)
+    else:
+        start = values.dtype.type(-np.inf)
+        top = values.dtype.type(largest_below(values, values.dtype.type(np.inf), start))
+    if values.dtype.kind == "u" and top == np.iinfo(values.dtype).max:
+        return float(top)
+    second = values.dtype.type(largest_below(values, top, start))
+    at_top = count_equal(values, top)
+    below = count_equal(values, second) if second < top else 0
+    return float(top) if at_top >= max(PILE_UP_PIXELS, PILE_UP_RATIO * below + 1) else np.inf
+
+
+def detrend_amplifier(
+    raw: xr.Dataset,
+    amplifier: xr.Dataset,
+    *,
+    parameters: DetrendParameters | None = None,
+    offset: float = 0.0,
+) -> xr.Dataset:
+    """Return one amplifier of a raw exposure as signal above its overscan and offset.
+
+    Each row loses the level of its serial overscan: the mean of the row's overscan pixels within
+    ``clip`` sigma of their median, or that median. Rows without overscan lose the median level.
+
+    Parameters
+    ----------
+    raw : Dataset
+        ``image`` (y, x), any real dtype, adu: the detector's raw array. Scalar coordinates are
+        kept.
+    amplifier : Dataset
+        One row of the amplifier table, such as ``amplifiers.sel(amp="C00")``: half-open boxes
+        ``data_*``, ``overscan_*``, ``parallel_overscan_*`` in raw pixels and the trimmed box,
+        ``flip_y``, ``flip_x``, and ``saturation`` (adu, NaN = found from the pile-up).
+    parameters : DetrendParameters, optional
+    offset : float
+        Level subtracted after the overscan, adu.
+
+    Returns
+    -------
+    Dataset
+        ``image`` (y, x) float32 adu and ``mask`` (y, x) int32 with SAT and NO_DATA, coordinates
+        ``y``, ``x`` the pixels of the trimmed detector, scalar coordinates of the exposure and
+        ``amp``, ``overscan_median`` and ``overscan_noise`` (standard deviation about the row
+        levels; adu, NaN without overscan), ``amp_offset`` (adu), ``saturation`` (adu).
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one amplifier, or a box does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> image = np.full((4, 8), 1000, np.uint16)
+    >>> image[:, :6] = 1500
+    >>> raw = xr.Dataset({"image": (("y", "x"), image, {"units": "adu"})})
+    >>> table = {"data_y_start": 0, "data_y_stop": 4, "data_x_start": 0, "data_x_stop": 6}
+    >>> table |= {"y_start": 0, "y_stop": 4, "x_start": 0, "x_stop": 6}
+    >>> table |= {"overscan_y_start": 0, "overscan_y_stop": 4}
+    >>> table |= {"overscan_x_start": 6, "overscan_x_stop": 8, "saturation": 60000.0}
+    >>> signal = detrend_amplifier(raw, xr.Dataset(table))
+    >>> float(signal["image"].mean()), float(signal["overscan_median"])
+    (500.0, 1000.0)
+    """
+    rows = amplifier_rows(amplifier)
+    if len(rows) != 1:
+        raise ValueError(f"amplifier must be one row of the table, got {len(rows)}")
+    row = rows[0]
+    found = amplifier_pixels(
+        raw["image"].transpose(v.Y, v.X).values, row, parameters=parameters, offset=offset
+    )
+    turn = slice(None, None, -1 if row.flip_y else 1), slice(None, None, -1 if row.flip_x else 1)
+    planes = np.zeros(found.raw.shape, np.int32)
+    saturated = found.raw.astype(np.float64) >= found.saturation
+    planes[saturated] = v.MASK_PLANES["SAT"]
+    good = np.ones(found.raw.shape, np.bool_)
+    found.restrict(good)
+    planes[~good & ~saturated] = v.MASK_PLANES["NO_DATA"]
+    adu = {"units": v.ADU}
+    scalars: dict[str, Any] = {
+        "overscan_median": ((), found.overscan_median, adu),
+        "overscan_noise": ((), found.overscan_noise, adu),
+        "amp_offset": ((), found.offset, adu),
+        "saturation": ((), found.saturation, adu),
+        v.AMP: row.name,
+    }
+    kept = {name: c for name, c in raw.coords.items() if c.ndim == 0}
+    box = row.trimmed
+    return xr.Dataset(
+        {
+            "image": ((v.Y, v.X), found.signal()[turn].copy(), adu),
+            v.MASK: ((v.Y, v.X), planes[turn].copy(), v.mask_attributes()),
+        },
+        coords={
+            **kept,
+            **scalars,
+            v.Y: np.arange(box.y_start, box.y_stop),
+            v.X: np.arange(box.x_start, box.x_stop),
+        },
+        attrs=dict(raw.attrs),
+    )

@@ -1,0 +1,133 @@
+"""Kernels of detrending: overscan levels of rows, subtraction, saturation.
+
+Arrays are C-contiguous and native; comparisons with NaN are false, so NaN is never good.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.compiled import compiled, compiled_fast
+
+__all__: list[str] = []  # kernels for the modules of this room
+
+
+@compiled
+def select(values: NDArray[Any], rank: int) -> float:
+    """Return the value at a rank of a few finite values; reorders them (Hoare)."""
+    low, high = 0, values.size - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while pivot < values[j]:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    return np.float64(values[rank])
+
+
+@compiled
+def row_medians(pixels: NDArray[Any], medians: NDArray[np.float64]) -> None:
+    """Write the median of each row's finite pixels; NaN without one."""
+    kept = np.empty(pixels.shape[1], np.float64)
+    for y in range(pixels.shape[0]):
+        n = 0
+        for x in range(pixels.shape[1]):
+            value = np.float64(pixels[y, x])
+            if math.isfinite(value):
+                kept[n] = value
+                n += 1
+        if n == 0:
+            medians[y] = np.nan
+            continue
+        upper = select(kept[:n], n // 2)
+        medians[y] = upper if n % 2 == 1 else 0.5 * (upper + select(kept[:n], n // 2 - 1))
+
+
+@compiled
+def row_means_near(
+    pixels: NDArray[Any], level: NDArray[np.float64], half_width: float, means: NDArray[np.float64]
+) -> None:
+    """Write the mean of each row's pixels within ``half_width`` of its level; else the level."""
+    for y in range(pixels.shape[0]):
+        n, total = 0.0, 0.0
+        for x in range(pixels.shape[1]):
+            d = np.float64(pixels[y, x]) - level[y]
+            inside = abs(d) <= half_width
+            n += 1.0 if inside else 0.0
+            total += d if inside else 0.0
+        means[y] = level[y] + (total / n if n > 0.0 else 0.0)
+
+
+@compiled
+def subtract_levels(
+    pixels: NDArray[Any],
+    row_level: NDArray[np.float64],
+    column_level: NDArray[np.float64],
+    image: NDArray[np.float32],
+) -> None:
+    """Write ``pixels - row_level - column_level``; an empty ``column_level`` is 0."""
+    if column_level.size == 0:
+        for y in range(pixels.shape[0]):
+            row = row_level[y]
+            for x in range(pixels.shape[1]):
+                image[y, x] = np.float32(np.float64(pixels[y, x]) - row)
+    else:
+        for y in range(pixels.shape[0]):
+            row = row_level[y]
+            for x in range(pixels.shape[1]):
+                image[y, x] = np.float32(np.float64(pixels[y, x]) - row - column_level[x])
+
+
+@compiled
+def keep_unsaturated(
+    pixels: NDArray[Any], lowest: float, saturation: float, good: NDArray[np.uint8]
+) -> int:
+    """Clear ``good`` where pixels are saturated or hold no number; return how many are saturated.
+
+    Pixels from ``saturation`` on are saturated (infinity where no level is known); those up to
+    ``lowest`` and those not finite were never read.
+    """
+    saturated = 0
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            value = np.float64(pixels[y, x])
+            over = (value >= saturation) & (value < np.inf)
+            saturated += int(over)
+            good[y, x] &= np.uint8((value > lowest) & (value < np.inf) & (not over))
+    return saturated
+
+
+@compiled_fast
+def count_equal(values: NDArray[Any], wanted: Any) -> int:
+    """Return how many values equal one."""
+    n = 0
+    for i in range(values.size):
+        n += int(values[i] == wanted)
+    return n
+
+
+@compiled
+def largest_below(values: NDArray[Any], limit: Any, start: Any) -> Any:
+    """Return the largest value below a limit; ``start`` if none is larger than it."""
+    largest = start
+    for i in range(values.size):
+        value = values[i]
+        if value < limit and value > largest:
+            largest = value
+    return largest
