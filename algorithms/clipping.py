@@ -73,7 +73,7 @@ def gather(
         load_block(part(values, start), part(mask, start), legend, constants, block)
         for i in range(min(BLOCK, values.size - start)):
             kept[size] = block[i]
-            size += np.int64(block[i] == block[i])
+            size += int(block[i] == block[i])
     return kept[:size]
 
 

@@ -67,7 +67,7 @@ def draw_sample(
         value = values[place]
         good = mask.size == 0 or ((mask[place] ^ legend[0]) & legend[1]) == 0
         sample[size] = value
-        size += np.int64(good & (abs(value) <= constants[1]))
+        size += int(good & (abs(value) <= constants[1]))
     return sample[:size]
 
 
@@ -101,7 +101,7 @@ def set_limits(sample: NDArray[Any], clip: float, iterations: int, limits: NDArr
         outer_right = max(outer_right, center + half_width + margin)
     limits[EDGE], limits[EDGE + 1] = outer_left, inner_left
     limits[EDGE + 2], limits[EDGE + 3] = inner_right, outer_right
-    return median
+    return float(median)
 
 
 @compiled_fast
@@ -168,7 +168,7 @@ def append_undecided(
             j = np.uint64(w) * np.uint64(8) + np.uint64(i)
             kept[place] = block[j]
             place += np.uint64(flags[j])
-    return np.int64(place)
+    return int(place)
 
 
 @compiled
@@ -178,7 +178,7 @@ def between(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
     size = 0
     for value in values:
         kept[size] = value
-        size += np.int64((value > low) & (value < high))
+        size += int((value > low) & (value < high))
     return kept[:size]
 
 
@@ -242,7 +242,7 @@ def near_edges(kept: NDArray[Any], limits: NDArray[Any]) -> NDArray[Any]:
     for v in kept:
         near[size] = v
         left = (v >= limits[EDGE]) & (v < limits[EDGE + 1])
-        size += np.int64(left | ((v > limits[EDGE + 2]) & (v <= limits[EDGE + 3])))
+        size += int(left | ((v > limits[EDGE + 2]) & (v <= limits[EDGE + 3])))
     return near[:size]
 
 

@@ -9,20 +9,18 @@ halved once, because its variance is that of two flats: **the covariances are th
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary
-from skyloom.algorithms.compiled import compiled_fast
+from skyloom.algorithms.photon_transfer.lagged_sums import row_sums
+from skyloom.algorithms.photon_transfer.pair_sums import METHODS, Method, pair_sums, prepared
 from skyloom.algorithms.statistics import clipped_moments
 
 __all__ = ["CovarianceSums", "covariance_sums", "pair_covariance", "row_mean_variance"]
-
-Method = Literal["auto", "direct", "fft"]
 
 
 class CovarianceSums(NamedTuple):
@@ -50,8 +48,8 @@ def covariance_sums(
     lags : int
         Lags 0 to ``lags - 1`` are measured along each axis.
     method : {"auto", "direct", "fft"}
-        Direct sums cost a multiply-add a pixel and lag, the Fourier transform about as much as
-        20 lags an axis; ``auto`` takes the cheaper. They agree to rounding.
+        Direct sums cost a multiply-add a pixel and lag, a Fourier transform about as much as
+        16 lags an axis; ``auto`` takes the cheaper. They agree to rounding.
 
     Returns
     -------
@@ -71,33 +69,88 @@ def covariance_sums(
     >>> float(sums.covariance[0, 0]), int(sums.count[0, 0])
     (0.5, 4)
     """
-    if method not in ("auto", "direct", "fft"):
-        raise ValueError(f"method must be 'auto', 'direct' or 'fft', got {method!r}")
-    difference = np.asarray(difference)
-    weight = np.isfinite(difference)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    values, mask = prepared(difference, good)
+    _check_lags(lags, values.shape)
+    return _folded(*pair_sums(values, mask, lags, method), lags)
+
+
+def pair_covariance(
+    difference: xr.DataArray,
+    good: xr.DataArray | None = None,
+    *,
+    lags: int = 10,
+    method: Method = "auto",
+) -> xr.Dataset:
+    """Return the covariances of one flat from the difference of two, as a dataset.
+
+    Parameters
+    ----------
+    difference : DataArray, (..., y, x), adu
+        Scaled difference of the two flats; may be lazy. Non-finite pixels are left out.
+    good : DataArray of bool, (..., y, x), optional
+        Pixels to use; all without it.
+    lags : int
+        Lags 0 to ``lags - 1`` are measured along each axis.
+    method : {"auto", "direct", "fft"}
+        See `covariance_sums`.
+
+    Returns
+    -------
+    Dataset
+        ``covariance`` (..., lag_y, lag_x), float64, adu2, **halved**: of one flat; NaN at a lag
+        without pixel pairs; ``count`` (..., lag_y, lag_x), int64.
+
+    Raises
+    ------
+    ValueError
+        If lags < 1 or more than half the region, the shapes differ or the method is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> noise = np.random.default_rng(1).normal(0.0, 10.0, (200, 100))
+    >>> sums = pair_covariance(xr.DataArray(noise, dims=("y", "x")), lags=2)
+    >>> sums["covariance"].dims, round(float(sums["covariance"].sel(lag_y=0, lag_x=0)))
+    (('lag_y', 'lag_x'), 49)
+    """
+    dims = [vocabulary.Y, vocabulary.X]
+    missing = [name for name in dims if name not in difference.dims]
+    if missing:
+        raise ValueError(f"the difference has dimensions {difference.dims} and lacks {missing}")
+    _check_lags(lags, (difference.sizes[vocabulary.Y], difference.sizes[vocabulary.X]))
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    arrays = [difference]
     if good is not None:
-        weight &= np.asarray(good) != 0
-    if lags < 1 or 2 * lags > min(difference.shape):
-        raise ValueError(f"lags {lags}")
-    values = np.where(weight, difference, 0.0).astype(np.float64)
-    values = np.where(weight, values - values.sum() / max(weight.sum(), 1), 0.0)
-    shape = [scipy.fft.next_fast_len(int(size) + lags, real=True) for size in values.shape]
-    transform = scipy.fft.rfft2(values, shape, workers=1)
-    weights = scipy.fft.rfft2(weight.astype(np.float64), shape, workers=1)
-    products = scipy.fft.irfft2(np.abs(transform) ** 2, shape, workers=1)
-    sums = scipy.fft.irfft2(transform * np.conj(weights), shape, workers=1)
-    counts = np.rint(scipy.fft.irfft2(np.abs(weights) ** 2, shape, workers=1))
-    y, x = np.arange(lags)[:, None], np.arange(lags)[None, :]
-    halves = []
-    total = np.zeros((lags, lags))
-    for sign in (1, -1):
-        n = counts[y, sign * x]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            halves.append(
-                products[y, sign * x] / n - sums[y, sign * x] * sums[-y, -sign * x] / n**2
+        if any(difference.sizes.get(name) != size for name, size in good.sizes.items()) or any(
+            name not in good.dims for name in dims
+        ):
+            raise ValueError(
+                f"good has shape {dict(good.sizes)}, the difference {dict(difference.sizes)}"
             )
-        total += np.where((sign == 1) | ((x > 0) & (y > 0)), n, 0)
-    return CovarianceSums(0.25 * (halves[0] + halves[1]), total.astype(np.int64))
+        arrays.append(good)
+    whole = dict.fromkeys(dims, -1)
+    arrays = [array if array.chunks is None else array.chunk(whole) for array in arrays]
+    out = [vocabulary.LAG_Y, vocabulary.LAG_X]
+    covariance, count = xr.apply_ufunc(
+        _sums_of_blocks,
+        *arrays,
+        kwargs={"lags": lags, "method": method},
+        input_core_dims=[dims] * len(arrays),
+        output_core_dims=[out, out],
+        dask="parallelized",
+        output_dtypes=[np.float64, np.int64],
+        dask_gufunc_kwargs={"output_sizes": dict.fromkeys(out, lags)},
+    )
+    return xr.Dataset(
+        {
+            "covariance": covariance.assign_attrs(units=vocabulary.ADU2),
+            "count": count.assign_attrs(units=vocabulary.DIMENSIONLESS),
+        },
+        coords={name: np.arange(lags) for name in out},
+    )
 
 
 def row_mean_variance(
@@ -107,11 +160,83 @@ def row_mean_variance(
     clip: float = 3.0,
     iterations: int = 3,
 ) -> float:
-    """Return the clipped variance of the means of the rows of a difference image."""
-    weight = np.isfinite(difference)
+    """Return the clipped variance of the means of the rows of a difference.
+
+    White noise gives twice the variance of one flat divided by the number of columns; more than
+    that is noise common to the pixels of a row.
+
+    Parameters
+    ----------
+    difference : ndarray, (y, x), adu
+        Scaled difference of the two flats. Non-finite pixels are left out.
+    good : ndarray of bool or uint8, (y, x), optional
+        Pixels to use; all without it. A row without any is left out.
+    clip, iterations
+        Clip of the rows; see `skyloom.algorithms.statistics.clipped_moments`.
+
+    Returns
+    -------
+    float
+        adu², **not halved**; NaN with fewer than two rows.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, clip <= 0 or iterations < 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(row_mean_variance(np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0]])), 6)
+    1.0
+    """
+    values, mask = prepared(difference, good)
+    sums = row_sums(values, mask, 0.0, 1)[:, 0, :, 0]
+    used = sums[0] > 0
+    return clipped_moments(sums[1, used] / sums[0, used], clip=clip, iterations=iterations).variance
+
+
+def _check_lags(lags: int, shape: tuple[int, ...]) -> None:
+    if lags < 1 or 2 * lags > min(shape):
+        raise ValueError(
+            f"lags must be at least 1 and at most half the region of shape {shape}, got {lags}"
+        )
+
+
+def _folded(
+    products: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    firsts: NDArray[np.float64],
+    lags: int,
+) -> CovarianceSums:
+    """Return halved covariances, averaged over the two diagonals of lags with both components."""
+    n = np.where(counts > 0, counts, np.nan)
+    signed = products / n - seconds * firsts / n**2
+    forward, backward = signed[:, lags - 1 :], signed[:, lags - 1 :: -1]
+    total = counts[:, lags - 1 :].copy()
+    total[1:, 1:] += counts[1:, lags - 2 :: -1]
+    # along an axis both diagonals are the same pairs; exactly, so no rounding of an average
+    covariance = forward.copy()
+    covariance[1:, 1:] = 0.5 * (forward + backward)[1:, 1:]
+    return CovarianceSums(0.5 * covariance, np.rint(total).astype(np.int64))
+
+
+def _sums_of_blocks(
+    difference: NDArray[Any],
+    good: NDArray[Any] | None = None,
+    *,
+    lags: int,
+    method: Method,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return covariances and counts over the last two axes."""
+    leading = difference.shape[:-2]
     if good is not None:
-        weight &= np.asarray(good) != 0
-    count = weight.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.where(weight, difference, 0.0).sum(axis=1, dtype=np.float64) / count
-    return clipped_moments(means, clip=clip, iterations=iterations).variance
+        good = np.broadcast_to(good, difference.shape)
+    covariance = np.empty((*leading, lags, lags))
+    count = np.empty((*leading, lags, lags), np.int64)
+    for index in np.ndindex(*leading):
+        plane = None if good is None else good[index]
+        sums = covariance_sums(difference[index], plane, lags=lags, method=method)
+        covariance[index], count[index] = sums
+    return covariance, count
