@@ -1,1 +1,45 @@
+"""Steps tied to products, woven into Dask graphs, run anywhere Dask runs.
 
+The flows themselves are imported when they are asked for, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skyloom.flows.flow import Flow
+    from skyloom.flows.ingest_flow import ingest
+    from skyloom.flows.photon_transfer_flow import photon_transfer
+    from skyloom.flows.step import Constant, Lookup, Reduction, Same, Step
+
+__all__ = [
+    "Constant",
+    "Flow",
+    "Lookup",
+    "Reduction",
+    "Same",
+    "Step",
+    "ingest",
+    "photon_transfer",
+]
+
+_HOMES = {
+    "Constant": "step",
+    "Flow": "flow",
+    "Lookup": "step",
+    "Reduction": "step",
+    "Same": "step",
+    "Step": "step",
+    "ingest": "ingest_flow",
+    "photon_transfer": "photon_transfer_flow",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,108 @@
+"""Which blocks an input is made of, and reading them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from skyloom.flows.fingerprint import Gathered
+from skyloom.flows.step import Constant, Input, Labels, Lookup, Reduction, Same, Step
+from skyloom.storage.records import Label
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from skyloom.storage.store import Store
+
+__all__ = ["blocks_wanted", "input_block", "product_dims", "provenance", "read_input"]
+
+_KEPT: Final = 8
+_reductions: OrderedDict[tuple[Any, ...], xr.Dataset] = OrderedDict()
+_lock = threading.Lock()
+
+
+def product_dims(steps: Mapping[str, Step], store: Store, product: str) -> tuple[str, ...]:
+    """Return the block dimensions of a product, of a step of this run or in the store."""
+    return steps[product].dims if product in steps else store.schema(product).block
+
+
+def input_block(
+    step: Step, item: Same | Lookup | Reduction, labels: Labels, dims: tuple[str, ...]
+) -> dict[str, Label]:
+    """Return the labels of the block(s) that one block needs; a reduced dimension is left out.
+
+    Raises
+    ------
+    ValueError
+        If the product has a dimension about which the step's labels say nothing.
+    """
+    block = step.block(labels)
+    if isinstance(item, Lookup):
+        block[item.to] = item.table[block[item.dim]]
+    reduced = item.dim if isinstance(item, Reduction) else None
+    unknown = [dim for dim in dims if dim not in block and dim != reduced]
+    if unknown:
+        raise ValueError(
+            f"input {item.name!r} of step {step.name!r}: nothing says which {unknown[0]} of "
+            f"{item.product} is needed"
+        )
+    return {dim: block[dim] for dim in dims if dim != reduced}
+
+
+def provenance(item: Input, wanted: Mapping[str, Any], token: str) -> dict[str, Any]:
+    """Return what a record keeps of an input: which blocks, and their fingerprint."""
+    if isinstance(item, Constant):
+        return {"fingerprint": token}
+    block = dict(wanted)
+    if isinstance(item, Reduction):
+        block[item.dim] = f"{len(wanted[item.dim])} blocks"
+    return {"product": item.product, "block": block, "fingerprint": token}
+
+
+def blocks_wanted(
+    steps: Mapping[str, Step], store: Store, step: Step, item: Input, labels: Labels, given: Any
+) -> dict[str, Any]:
+    """Return the labels to read along each dimension; several along a reduced one."""
+    if isinstance(item, Constant):
+        return {}
+    dims = product_dims(steps, store, item.product)
+    block: dict[str, Any] = dict(input_block(step, item, labels, dims))
+    if isinstance(item, Reduction) and isinstance(given, Gathered):
+        block[item.dim] = given.labels(steps[item.product].labels[item.dim])
+    return block
+
+
+def read_input(
+    store: Store,
+    step: Step,
+    item: Input,
+    labels: Labels,
+    wanted: Mapping[str, Any],
+    token: str,
+) -> xr.Dataset | None:
+    """Read one input; None for a reduction that found nothing."""
+    if isinstance(item, Constant):
+        return item.read(store, step.block(labels))
+    block = dict(wanted)
+    if not isinstance(item, Reduction):
+        return store.read_block(item.product, block)
+    if not block[item.dim]:
+        return None
+    if len(block) - 1 == len(step.dims):
+        return store.read_block(item.product, block)
+    # Several blocks of this step share the reduction: read it once a process, not once a block.
+    # The fingerprint tells its contents apart, so what is remembered never goes stale.
+    fixed = tuple((dim, label) for dim, label in block.items() if dim != item.dim)
+    key = (store.url, item.product, fixed, token)
+    with _lock:
+        if key in _reductions:
+            _reductions.move_to_end(key)
+            return _reductions[key].copy(deep=False)
+    dataset = store.read_block(item.product, block)
+    with _lock:
+        _reductions[key] = dataset
+        while len(_reductions) > _KEPT:
+            _reductions.popitem(last=False)
+    return dataset.copy(deep=False)
