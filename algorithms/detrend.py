@@ -8,6 +8,7 @@ what the subtraction makes of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,12 +18,13 @@ from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier, Box, amplifier_rows
+from skyloom.algorithms.clip_correction import unclipped_variance
 from skyloom.algorithms.detrend_kernels import (
     count_equal,
     keep_unsaturated,
     largest_below,
-    row_means_near,
     row_medians,
+    row_moments,
     subtract_levels,
 )
 from skyloom.algorithms.parameters import Parameters
@@ -36,7 +38,8 @@ __all__ = [
     "saturation_level",
 ]
 
-MEDIAN_RESIDUAL = 0.4292  # Var(x - median of n) = sigma² (1 - (2 - pi/2) / n) for a Gaussian
+OUTLYING_ROW = 2.0  # variance of an overscan row, times the typical one, that means outliers
+CLIP_PASSES = 2  # of overscan pixels: the first works with a spread that outliers widened
 PILE_UP_PIXELS = 10  # fewer pixels at one value are an accident
 PILE_UP_RATIO = 2.0  # the tail of a distribution falls, a pile-up rises
 
@@ -78,9 +81,9 @@ class DetrendedPixels(NamedTuple):
     overscan_noise: float
     offset: float
 
-    def signal(self) -> NDArray[np.float32]:
-        """Return the pixels less all levels; adu."""
-        image = np.empty(self.raw.shape, np.float32)
+    def signal(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the pixels less all levels, adu, in a new array or in one of the same shape."""
+        image = np.empty(self.raw.shape, np.float32) if out is None else out
         subtract_levels(self.raw, self.row_level, self.column_level, image)
         return image
 
@@ -172,21 +175,40 @@ def _serial_levels(
     overscan: NDArray[Any], parameters: DetrendParameters
 ) -> tuple[NDArray[np.float64], float, float]:
     """Return the level of each overscan row, the median of all, and the noise about the levels."""
-    levels = np.empty(overscan.shape[0])
-    row_medians(overscan, levels)
     if parameters.serial == "level":
         level = clipped_moments(overscan, clip=parameters.clip)
-        median = level.median
-        levels[:] = level.mean if parameters.statistic == "mean" else level.median
-        return levels, median, float(np.sqrt(level.variance))
-    median = float(np.nanmedian(levels)) if np.isfinite(levels).any() else np.nan
-    residual = np.empty(overscan.shape, np.float32)
-    subtract_levels(overscan, levels, np.empty(0), residual)
-    moments = clipped_moments(residual, clip=parameters.clip)
-    noise = float(np.sqrt(moments.variance / (1.0 - MEDIAN_RESIDUAL / overscan.shape[1])))
+        chosen = level.mean if parameters.statistic == "mean" else level.median
+        noise = math.sqrt(float(unclipped_variance(level.variance, level.half_width)))
+        return np.full(overscan.shape[0], chosen), level.median, noise
+    levels, variances = np.empty((2, overscan.shape[0]))
+    row_moments(overscan, overscan[:, 0].astype(np.float64), np.inf, levels, variances)
+    typical = _typical(variances)
+    half_width = parameters.clip * typical
+    # rows with far outliers start from their median; in all others it is close to the mean
+    outlying = np.flatnonzero(~(variances <= OUTLYING_ROW * typical**2))
+    if parameters.statistic == "median":
+        outlying = np.arange(levels.size)
+    if outlying.size:
+        medians = np.empty(outlying.size)
+        row_medians(overscan[outlying], medians)
+        levels[outlying] = medians
+    means, applied = np.empty(levels.size), half_width
+    for _ in range(CLIP_PASSES if outlying.size else 1):
+        applied = half_width
+        row_moments(overscan, levels, applied, means, variances)
+        half_width = parameters.clip * _typical(variances)
     if parameters.statistic == "mean":
-        row_means_near(overscan, levels.copy(), parameters.clip * noise, levels)
-    return levels, median, noise
+        levels = means
+    known, spread = levels[np.isfinite(levels)], variances[np.isfinite(variances)]
+    median = float(np.median(known)) if known.size else np.nan
+    noise = float(unclipped_variance(spread.mean(), applied)) if spread.size else np.nan
+    return levels, median, math.sqrt(noise)
+
+
+def _typical(variances: NDArray[np.float64]) -> float:
+    """Return the standard deviation in most rows; the median keeps a few rows from mattering."""
+    known = variances[np.isfinite(variances)]
+    return math.sqrt(float(np.median(known))) if known.size else math.inf
 
 
 def _levels_of_rows(
@@ -238,18 +260,19 @@ def saturation_level(pixels: NDArray[Any]) -> float:
     values = np.ravel(pixels)
     if values.size == 0:
         return np.inf
-    if values.dtype.kind in "iu":
-        top = values.max()
-        start = values.dtype.type(np.iinfo(values.dtype).min)
-    else:
-        start = values.dtype.type(-np.inf)
-        top = values.dtype.type(largest_below(values, values.dtype.type(np.inf), start))
-    if values.dtype.kind == "u" and top == np.iinfo(values.dtype).max:
+    kind, of = values.dtype.kind, values.dtype.type
+    start = of(np.iinfo(values.dtype).min if kind in "iu" else -np.inf)
+    top = values.max()
+    if not np.isfinite(top):
+        top = of(largest_below(values, of(np.inf), start))
+    if kind == "u" and top == np.iinfo(values.dtype).max:
         return float(top)
-    second = values.dtype.type(largest_below(values, top, start))
     at_top = count_equal(values, top)
+    if at_top < PILE_UP_PIXELS:
+        return np.inf
+    second = of(largest_below(values, top, start))
     below = count_equal(values, second) if second < top else 0
-    return float(top) if at_top >= max(PILE_UP_PIXELS, PILE_UP_RATIO * below + 1) else np.inf
+    return float(top) if at_top > PILE_UP_RATIO * below else np.inf
 
 
 def detrend_amplifier(

@@ -59,19 +59,38 @@ def row_medians(pixels: NDArray[Any], medians: NDArray[np.float64]) -> None:
         medians[y] = upper if n % 2 == 1 else 0.5 * (upper + select(kept[:n], n // 2 - 1))
 
 
+@compiled_fast
+def row_sums_near(
+    row: NDArray[Any], level: float, half_width: float
+) -> tuple[float, float, float]:
+    """Return number, sum and sum of squares of ``row - level`` where it is within a distance."""
+    n, first, second = 0.0, 0.0, 0.0
+    for x in range(row.size):
+        d = np.float64(row[x]) - level
+        inside = abs(d) <= half_width
+        n += 1.0 if inside else 0.0
+        first += d if inside else 0.0
+        second += d * d if inside else 0.0
+    return n, first, second
+
+
 @compiled
-def row_means_near(
-    pixels: NDArray[Any], level: NDArray[np.float64], half_width: float, means: NDArray[np.float64]
+def row_moments(
+    pixels: NDArray[Any],
+    level: NDArray[np.float64],
+    half_width: float,
+    means: NDArray[np.float64],
+    variances: NDArray[np.float64],
 ) -> None:
-    """Write the mean of each row's pixels within ``half_width`` of its level; else the level."""
+    """Write mean and sample variance of each row's pixels within a distance of its level.
+
+    NaN without pixels; the variance is NaN for fewer than two.
+    """
     for y in range(pixels.shape[0]):
-        n, total = 0.0, 0.0
-        for x in range(pixels.shape[1]):
-            d = np.float64(pixels[y, x]) - level[y]
-            inside = abs(d) <= half_width
-            n += 1.0 if inside else 0.0
-            total += d if inside else 0.0
-        means[y] = level[y] + (total / n if n > 0.0 else 0.0)
+        n, first, second = row_sums_near(pixels[y], level[y], half_width)
+        shift = first / n if n > 0.0 else np.nan
+        means[y] = level[y] + shift
+        variances[y] = max(second - first * shift, 0.0) / (n - 1.0) if n > 1.0 else np.nan
 
 
 @compiled
