@@ -78,7 +78,7 @@ def gather(
 
 
 @compiled_fast
-def sums_inside(
+def block_sums(
     values: NDArray[Any], center: float, half_width: float, reference: float
 ) -> tuple[float, float, float]:
     """Return number, sum and sum of squares of ``value - reference`` inside the interval."""
@@ -90,6 +90,18 @@ def sums_inside(
         n += 1.0 if inside else 0.0
         first += d if inside else 0.0
         second += d * d if inside else 0.0
+    return n, first, second
+
+
+@compiled
+def sums_inside(
+    values: NDArray[Any], center: float, half_width: float, reference: float
+) -> tuple[float, float, float]:
+    """Return the same for any number of values; sums of block sums keep the rounding small."""
+    n, first, second = 0.0, 0.0, 0.0
+    for start in range(0, values.size, BLOCK):
+        sums = block_sums(part(values, start), center, half_width, reference)
+        n, first, second = n + sums[0], first + sums[1], second + sums[2]
     return n, first, second
 
 

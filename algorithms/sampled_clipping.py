@@ -63,7 +63,7 @@ def draw_sample(
         state ^= state << np.uint64(13)
         state ^= state >> np.uint64(7)
         state ^= state << np.uint64(17)
-        place = i * stretch + np.int64(state >> np.uint64(33)) % stretch
+        place = i * values.size // SAMPLE + np.int64(state >> np.uint64(33)) % stretch
         value = values[place]
         good = mask.size == 0 or ((mask[place] ^ legend[0]) & legend[1]) == 0
         sample[size] = value
