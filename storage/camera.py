@@ -7,34 +7,30 @@ file is found in one reading and reported with its line.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import ConfigurationError
 from skyloom.algorithms.parameters import Parameters
-from skyloom.storage.camera_file import Problem, YamlDocument, read_yaml, report, suggestion
-from skyloom.storage.camera_model import (
-    Amplifier,
-    Box,
-    Detector,
-    FileLayout,
-    HeaderKey,
-    HeaderMap,
+from skyloom.storage.camera_file import Problem, read_yaml, report, suggestion
+from skyloom.storage.camera_geometry import trimmed_boxes
+from skyloom.storage.camera_model import Detector, FileLayout, HeaderMap
+from skyloom.storage.camera_reading import (
+    header_problems,
+    layout_problems,
+    read_detectors,
+    validated,
 )
 
 __all__ = ["Camera", "camera_names", "load_camera", "parse_camera"]
 
-Model = TypeVar("Model", bound=BaseModel)
-Path_ = tuple[str | int, ...]
 _TOP = ("name", "description", "pixel_type", "layout", "header", "templates", "detectors")
 
 
@@ -143,42 +139,6 @@ class Camera(Parameters):
         return xr.Dataset(columns, coords={v.AMP: names}, attrs={"detector": found.name})
 
 
-def trimmed_boxes(detector: Detector) -> dict[str, Box]:
-    """Return where each amplifier's data lie once all other pixels are cut away.
-
-    Parameters
-    ----------
-    detector : Detector
-        The detector; boxes its file gives are kept.
-
-    Returns
-    -------
-    dict of str to Box
-        By amplifier name. A row (column) of the trimmed detector is one that belongs to some
-        amplifier's data.
-
-    Examples
-    --------
-    >>> detector = load_camera("simulated-mosaic").detector("S00")
-    >>> str(trimmed_boxes(detector)["D"])
-    'y [256, 512) x [256, 512)'
-    """
-    rows = np.zeros(detector.shape[0] + 1, int)
-    columns = np.zeros(detector.shape[1] + 1, int)
-    for amp in detector.amplifiers:
-        rows[amp.data.y[0] + 1 : amp.data.y[1] + 1] = 1
-        columns[amp.data.x[0] + 1 : amp.data.x[1] + 1] = 1
-    row, column = np.cumsum(rows), np.cumsum(columns)
-    return {
-        amp.name: amp.trimmed
-        or Box(
-            y=(int(row[amp.data.y[0]]), int(row[amp.data.y[1]])),
-            x=(int(column[amp.data.x[0]]), int(column[amp.data.x[1]])),
-        )
-        for amp in detector.amplifiers
-    }
-
-
 def camera_names() -> list[str]:
     """Return the names of the cameras that come with skyloom.
 
@@ -262,238 +222,20 @@ def parse_camera(text: str, source: str) -> Camera:
     problems += [
         Problem((key,), "missing") for key in ("name", "header", "detectors") if key not in content
     ]
-    detectors, more = _read_detectors(document, content)
+    detectors, more = read_detectors(document, content)
     problems += more
     rest = {key: content[key] for key in ("name", "description", "pixel_type") if key in content}
     parts: dict[str, Any] = {"detectors": tuple(detectors)}
     for key, model in (("layout", FileLayout), ("header", HeaderMap)):
         if key in content:
-            parts[key], more = _validated(model, content[key] or {}, (key,))
+            parts[key], more = validated(model, content[key] or {}, (key,))
             problems += more
-    problems += _header_problems(parts.get("header"))
+    problems += header_problems(parts.get("header"))
     report(document, problems)
-    camera, problems = _validated(Camera, {**rest, **parts}, ())
-    report(document, [*problems, *(_layout_problems(camera) if camera else [])])
+    camera, problems = validated(Camera, {**rest, **parts}, ())
+    if camera:
+        problems += layout_problems(camera.layout, camera.detectors)
+    report(document, problems)
     assert camera is not None  # report raised otherwise
     camera._text = text
     return camera
-
-
-def _validated(model: type[Model], content: Any, path: Path_) -> tuple[Model | None, list[Problem]]:
-    try:
-        return model.model_validate(content), []
-    except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            where = (*path, *item["loc"])
-            if item["type"] == "extra_forbidden":
-                known = _siblings(model, item["loc"])
-                message = f"unknown key{suggestion(str(item['loc'][-1]), known)}"
-            elif item["type"] == "missing":
-                message = "missing"
-            else:
-                message = item["msg"].removeprefix("Value error, ")
-                shown = repr(item["input"])
-                message += f", not {shown}" if len(shown) < 60 else ""
-            problems.append(Problem(where, message))
-        return None, problems
-
-
-def _siblings(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterable[str]:
-    """Return the keys that could have stood where an unknown one does."""
-    models: Mapping[str, type[BaseModel]] = {
-        "amplifiers": Amplifier,
-        "data": Box,
-        "overscan": Box,
-        "parallel_overscan": Box,
-        "trimmed": Box,
-        "segment": Box,
-    }
-    for part in reversed(loc[:-1]):
-        if isinstance(part, str):
-            inner = HeaderKey if model is HeaderMap else models.get(part, model)
-            return inner.model_fields
-    return model.model_fields
-
-
-def _read_detectors(
-    document: YamlDocument, content: Mapping[str, Any]
-) -> tuple[list[Detector], list[Problem]]:
-    """Return the detectors with templates filled in, and all that is wrong with them."""
-    templates = content.get("templates") or {}
-    entries = content.get("detectors")
-    if entries is None:
-        return [], []
-    if not isinstance(entries, list) or not isinstance(templates, dict):
-        path = "templates" if isinstance(entries, list) else "detectors"
-        return [], [Problem((path,), "must be a list of detectors, or a mapping of templates")]
-    problems = [
-        Problem(("templates", str(key)), "unknown key; templates are detectors or amplifiers")
-        for key in templates
-        if key not in ("detectors", "amplifiers")
-    ]
-    detectors: list[Detector] = []
-    seen: dict[tuple[str, Any], int] = {}
-    for index, entry in enumerate(entries):
-        path: Path_ = ("detectors", index)
-        if not isinstance(entry, dict):
-            problems.append(Problem(path, "a detector is a mapping of keys to values"))
-            continue
-        expanded, more = _expand(entry, templates, path)
-        detector, wrong = _validated(Detector, expanded, path)
-        if detector:
-            placed = tuple(amp.placed() for amp in detector.amplifiers)
-            number = index if detector.id is None else detector.id
-            detector = detector.model_copy(update={"amplifiers": placed, "id": number})
-            wrong += _detector_problems(detector, path)
-            for what in ("name", "id"):
-                key = (what, getattr(detector, what))
-                if key in seen:
-                    other = f"{what} {key[1]!r} is also that of detectors[{seen[key]}]"
-                    wrong.append(Problem((*path, what), other))
-                seen.setdefault(key, index)
-            detectors.append(detector)
-        problems += more
-        problems += [_in_template(problem, entry, document) for problem in wrong]
-    return detectors, problems
-
-
-def _expand(
-    entry: Mapping[str, Any], templates: Mapping[str, Any], path: Path_
-) -> tuple[dict[str, Any], list[Problem]]:
-    """Return a detector with its templates filled in."""
-    expanded, problems = _filled(entry, templates.get("detectors"), path)
-    overrides = expanded.pop("overrides", None) or {}
-    amps = expanded.get("amplifiers")
-    if not isinstance(amps, list) or not isinstance(overrides, dict):
-        return expanded, problems
-    filled = []
-    for index, amp in enumerate(amps):
-        if not isinstance(amp, dict):
-            filled.append(amp)
-            continue
-        whole, more = _filled(amp, templates.get("amplifiers"), (*path, "amplifiers", index))
-        whole.update(overrides.get(whole.get("name"), {}))
-        filled.append(whole)
-        problems += more
-    names = [amp.get("name", "") for amp in filled if isinstance(amp, dict)]
-    problems += [
-        Problem((*path, "overrides", str(name)), f"no such amplifier{suggestion(str(name), names)}")
-        for name in overrides
-        if name not in names
-    ]
-    return {**expanded, "amplifiers": filled}, problems
-
-
-def _filled(
-    entry: Mapping[str, Any], templates: Any, path: Path_
-) -> tuple[dict[str, Any], list[Problem]]:
-    whole = dict(entry)
-    name = whole.pop("template", None)
-    if name is None:
-        return whole, []
-    known = templates if isinstance(templates, dict) else {}
-    if not isinstance(known.get(name), dict):
-        message = f"no template {name!r}{suggestion(str(name), known)}"
-        return whole, [Problem((*path, "template"), message)]
-    return {**known[name], **whole}, []
-
-
-def _in_template(problem: Problem, entry: Mapping[str, Any], document: YamlDocument) -> Problem:
-    """Return a problem at the place of the template it comes from, if it does."""
-    path = problem.path
-    name = entry.get("template")
-    if path in document.lines or name is None or len(path) < 3:
-        return problem
-    inner: Path_ = ("templates", "detectors", name, *path[2:])
-    while inner[:4] in document.lines and inner not in document.lines:
-        inner = inner[:-1]
-    return Problem(inner, problem.message) if inner in document.lines else problem
-
-
-def _detector_problems(detector: Detector, path: Path_) -> list[Problem]:
-    """Return what is wrong with the geometry of a detector."""
-    problems: list[Problem] = []
-    amps = detector.amplifiers
-    names: dict[str, int] = {}
-    for index, amp in enumerate(amps):
-        below = (*path, "amplifiers", index)
-        if amp.name in names:
-            other = f"{amp.name!r} is also the name of amplifiers[{names[amp.name]}]"
-            problems.append(Problem((*below, "name"), other))
-        names.setdefault(amp.name, index)
-        if not amp.data.size:
-            problems.append(Problem((*below, "data"), "holds no pixel"))
-        for what, box in _boxes(amp):
-            if not box.inside(detector.shape):
-                shape = f"{detector.shape[0]} rows, {detector.shape[1]} columns"
-                message = f"{box} of amplifier {amp.name} is outside the raw array of {shape}"
-                problems.append(Problem((*below, what), message))
-        for (what, box), (other_name, other_box) in combinations(_boxes(amp), 2):
-            if "segment" not in (what, other_name) and box.overlaps(other_box):
-                message = f"{other_name} and {what} of amplifier {amp.name} overlap"
-                problems.append(Problem((*below, other_name), message))
-    for (_, one), (second, two) in combinations(enumerate(amps), 2):
-        for what in ("data", "segment"):
-            mine, theirs = getattr(one, what), getattr(two, what)
-            if mine and theirs and mine.overlaps(theirs):
-                message = f"amplifiers {one.name} and {two.name} overlap: {mine} and {theirs}"
-                problems.append(Problem((*path, "amplifiers", second, what), message))
-    if not problems:
-        problems += _trimmed_problems(detector, path)
-    return problems
-
-
-def _boxes(amp: Amplifier) -> list[tuple[str, Box]]:
-    names = ("data", "overscan", "parallel_overscan", "segment")
-    return [(name, box) for name in names if (box := getattr(amp, name)) and box.size]
-
-
-def _trimmed_problems(detector: Detector, path: Path_) -> list[Problem]:
-    problems = []
-    boxes = trimmed_boxes(detector)
-    for index, amp in enumerate(detector.amplifiers):
-        box = boxes[amp.name]
-        for axis in ("y", "x"):
-            have, want = getattr(box, axis), getattr(amp.data, axis)
-            if have[1] - have[0] != want[1] - want[0]:
-                message = f"trimmed box {box} differs in size from the data {amp.data}"
-                problems.append(Problem((*path, "amplifiers", index, "trimmed"), message))
-                break
-    for one, two in combinations(boxes, 2):
-        if boxes[one].overlaps(boxes[two]):
-            message = f"trimmed boxes of amplifiers {one} and {two} overlap; give them yourself"
-            problems.append(Problem((*path, "amplifiers"), message))
-    return problems
-
-
-def _header_problems(header: HeaderMap | None) -> Iterator[Problem]:
-    if header is None:
-        return
-    for value, meaning in header.observation_type.values.items():
-        if meaning not in v.OBSERVATION_TYPES:
-            known = ", ".join(v.OBSERVATION_TYPES)
-            hint = suggestion(meaning, v.OBSERVATION_TYPES)
-            yield Problem(
-                ("header", "observation_type", "values", value),
-                f"{meaning!r} is not an observation type ({known}){hint}",
-            )
-    if header.read_noise and not any("{amplifier}" in key for key in header.read_noise.key):
-        yield Problem(("header", "read_noise"), "the key needs '{amplifier}' in it")
-
-
-def _layout_problems(camera: Camera) -> Iterator[Problem]:
-    """Yield what a layout needs and detectors do not say."""
-    if camera.layout.file == "detector" and not camera.layout.detector:
-        yield Problem(("layout", "detector"), "one file per detector needs a key that names it")
-    for index, detector in enumerate(camera.detectors):
-        path: Path_ = ("detectors", index)
-        if camera.layout.hdu == "detector" and detector.hdu is None:
-            yield Problem((*path, "hdu"), "missing: which HDU holds the detector")
-        if camera.layout.hdu == "amplifier":
-            for number, amp in enumerate(detector.amplifiers):
-                below = (*path, "amplifiers", number)
-                if amp.hdu is None:
-                    yield Problem((*below, "hdu"), f"missing: which HDU holds {amp.name}")
-                if amp.segment is None:
-                    yield Problem((*below, "segment"), f"missing: where the HDU of {amp.name} goes")

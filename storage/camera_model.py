@@ -33,9 +33,14 @@ class Box(Parameters):
         return self
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (self.y[1] - self.y[0], self.x[1] - self.x[0])
+
+    @property
     def size(self) -> int:
         """Number of pixels."""
-        return (self.y[1] - self.y[0]) * (self.x[1] - self.x[0])
+        return self.shape[0] * self.shape[1]
 
     def shifted(self, origin: tuple[int, int]) -> Box:
         """Return the box moved by ``(y, x)``.

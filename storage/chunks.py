@@ -188,7 +188,7 @@ class Chunks:
         variable = self.layout.variable(name)
         depth = len(rows)
         for index, window in self._windows(variable):
-            part = values[(..., *window)] if window else values
+            part = values[(slice(None),) * depth + window]
             empty = np.isnan(part) if _nan_fill(variable) else part == variable.fill
             blank = empty.all(axis=tuple(range(depth, part.ndim))) & done
             for where in np.argwhere(blank):
@@ -223,12 +223,15 @@ class Chunks:
         variable = self.layout.variable(name)
         array = self._array(name)
         values = np.full(shape, variable.fill, variable.dtype)
-        for where in map(tuple, np.argwhere(done)):
+        for found in np.argwhere(done):
+            where = tuple(int(i) for i in found)
             place = tuple(int(row[i]) for row, i in zip(rows, where, strict=True))
             for index, window in self._windows(variable):
                 key = self._key(name, place, index)
+                here: tuple[int | slice, ...] = (*where, *window)
+                there: tuple[int | slice, ...] = (*place, *window)
                 try:
-                    values[(*where, *window)] = array[(*place, *window)]
+                    values[here] = array[there]
                 except OSError as error:
                     with medium_errors(f"read {self._objects.location(key)}"):
                         raise error

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.storage.headers import TEXTS
 from skyloom.storage.layout import Layout
 from skyloom.storage.records import Record
 
@@ -54,7 +55,7 @@ def exposure_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:
     for name in names:
         values = [headers.get(int(exposure), {}).get(name) for exposure in exposures]
         units = {"units": UNITS[name]} if name in UNITS else {}
-        coords[name] = (v.EXPOSURE, _column(values), units)
+        coords[name] = (v.EXPOSURE, _column(values, text=name in TEXTS), units)
     available = np.array(
         [[name in present.get(int(exposure), ()) for name in detectors] for exposure in exposures],
         bool,
@@ -62,8 +63,8 @@ def exposure_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:
     return xr.Dataset({"available": ((v.EXPOSURE, v.DETECTOR), available)}, coords=coords)
 
 
-def _column(values: list[Any]) -> np.ndarray[Any, Any]:
+def _column(values: list[Any], *, text: bool) -> np.ndarray[Any, Any]:
     """Return values as floats with NaN, or as text with "" where there is none."""
-    if any(isinstance(value, str) for value in values):
+    if text or any(isinstance(value, str) for value in values):
         return np.array(["" if value is None else str(value) for value in values])
     return np.array([np.nan if value is None else float(value) for value in values], np.float64)
