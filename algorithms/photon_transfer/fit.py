@@ -196,7 +196,7 @@ def fit_covariances(
     vector = _join(start.gain, start.a, start.c)
     steps = 0
     for _ in range(reweightings):
-        sigma = np.where(usable, relative_sigma, np.inf) * np.abs(variance)[:, None, None]
+        sigma = np.where(usable, relative_sigma, 0.0) * np.abs(variance)[:, None, None]
         weight = np.where(sigma > 0, sigma, np.inf) ** -2.0
         nodes = choose_nodes(mean, _exponent(vector, lags, mean), degree=POLYNOMIAL.get(model))
         data = compress(nodes, weight.reshape(flat).T, values.reshape(flat).T)

@@ -39,7 +39,8 @@ def linearity_outliers(
     Returns
     -------
     array, (pair), bool
-        True for outliers. Pairs whose light is not finite and positive are not judged.
+        True for outliers. Pairs whose light is not finite and positive are not judged, nor are
+        the lowest and the highest, which have neighbours on one side only.
 
     Examples
     --------
@@ -54,12 +55,11 @@ def linearity_outliers(
         judged = usable & np.isfinite(mean) & np.isfinite(light) & (light > 0)
     order = np.flatnonzero(judged)[np.argsort(mean[judged], kind="stable")]
     outlier = np.zeros(len(mean), dtype=bool)
-    width = 2 * parameters.neighbours + 1
-    if len(order) < width:
-        return outlier
     ratio = mean[order] / light[order]
-    windows = np.lib.stride_tricks.sliding_window_view(ratio, width)
-    local = np.median(windows, axis=1)
-    local = np.pad(local, parameters.neighbours, mode="edge")
-    outlier[order] = np.abs(ratio / local - 1) > parameters.tolerance
+    number = len(order)
+    for position in range(1, number - 1):
+        # as many neighbours on both sides, so that a slope cancels
+        reach = min(parameters.neighbours, position, number - 1 - position)
+        local = np.median(ratio[position - reach : position + reach + 1])
+        outlier[order[position]] = abs(ratio[position] / local - 1) > parameters.tolerance
     return outlier

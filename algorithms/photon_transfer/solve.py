@@ -14,6 +14,7 @@ from skyloom.algorithms.photon_transfer.assembly import assemble_pairs
 from skyloom.algorithms.photon_transfer.curves import attach_solutions
 from skyloom.algorithms.photon_transfer.long_range import subtract_long_range
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
+from skyloom.algorithms.photon_transfer.weights import relative_sigma
 from skyloom.algorithms.vocabulary import (
     ADU2,
     AMP,
@@ -96,7 +97,7 @@ def solve(
     loaded = pairs.compute() if isinstance(pairs, xr.Dataset) else [p.compute() for p in pairs]
     assembled = assemble_pairs(loaded, parameters=parameters)
     assembled, fitted = _with_lags(assembled, parameters)
-    relative = _relative_sigma(assembled, parameters)
+    relative = relative_sigma(assembled, parameters)
     if parameters.long_range.enabled:
         assembled = _without_long_range(assembled, relative, parameters)
     curves = _curves(assembled, relative, fitted, parameters)
@@ -136,38 +137,6 @@ def _with_lags(pairs: xr.Dataset, parameters: SolveParameters) -> tuple[xr.Datas
         raise ValueError(f"lags is {fitted}, but only {measured} were measured")
     missing = {name: np.arange(measured) for name in (LAG_Y, LAG_X) if name not in pairs.coords}
     return pairs.assign_coords(missing), fitted
-
-
-def _relative_sigma(pairs: xr.Dataset, parameters: SolveParameters) -> Floats:
-    """Return the error of each covariance over the variance, (pair, amp, lag_y, lag_x)."""
-    shape = (pairs.sizes[PAIR], pairs.sizes[AMP])
-    exp00 = parameters.model == "exp00"
-    lags = 1 if exp00 else pairs.sizes[LAG_X]
-    # the variance has twice the relative variance of a covariance, and where both lags are
-    # not zero two diagonals are averaged
-    axis = np.arange(lags) == 0
-    squares = np.where(axis[:, None] & axis, 2.0, np.where(axis[:, None] | axis, 1.0, 0.5))
-    if parameters.weights == "relative":
-        return np.broadcast_to(np.sqrt(squares / 2), (*shape, lags, lags))
-    sigma_name, count_name = (
-        ("variance_sigma", "count") if exp00 else ("covariance_sigma", "covariance_count")
-    )
-    if sigma_name not in pairs and count_name not in pairs:
-        raise ValueError(
-            f"pairs has neither {sigma_name} nor {count_name}; without them the weights can only "
-            "be relative: weights='relative'"
-        )
-    found = np.full((*shape, lags, lags), np.nan)
-    if count_name in pairs:
-        count = pairs[count_name].to_numpy().astype(np.float64).reshape(found.shape)
-        stored = np.where(axis[:, None] & axis, 2.0, 1.0)
-        found = np.sqrt(stored / np.where(count > 0, count, np.nan))
-    if sigma_name in pairs:
-        sigma = pairs[sigma_name].to_numpy().astype(np.float64).reshape(found.shape)
-        variance = pairs["variance"].to_numpy().astype(np.float64)[:, :, None, None]
-        good = np.isfinite(sigma) & (sigma > 0) & (variance > 0)
-        found = np.where(good, sigma / np.where(good, variance, 1.0), found)
-    return found
 
 
 def _without_long_range(

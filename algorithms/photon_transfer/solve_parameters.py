@@ -42,6 +42,12 @@ class TurnoffParameters(Parameters):
         "not the noise, decides where the turn-off lies. With relative weights it is the least "
         "value of the scatter measured at low signal",
     )
+    noise_fraction: float = Field(
+        0.1,
+        ge=0,
+        description="robust: relative change of the read noise (electron2) from pair to pair that "
+        "does not make an outlier",
+    )
     huber: float = Field(
         2.0, gt=0, description="robust: residual in sigma beyond which a point pulls less"
     )

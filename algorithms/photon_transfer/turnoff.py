@@ -90,7 +90,8 @@ def find_turnoff(
     ``robust``: with z = (V - model) / (relative error of one point times model), where the
     relative error is the statistical one and ``fraction`` in quadrature, a Huber-weighted fit
     starts on the lowest means and grows by the next point while |z| < ``cut``, by two if only
-    the second passes; it ends where two consecutive points fail.
+    the second passes; it ends where two consecutive points fail. Points inside are outliers if
+    they fail although the noise of the pair may differ by ``noise_fraction``.
 
     ``legacy``: the decisions of the survey pipeline: unweighted bounded fits below
     ``first_signal``, rejection by |V - model| / sqrt(V), and the end of the curve at the first
@@ -166,12 +167,14 @@ def _robust(
     stop, fitted = grow_window(
         means, variances, scatter, parameters.huber, parameters.cut, start, first
     )
-    z = relative_residuals(means, variances, fitted) / scatter
+    a_00, gain, noise = (float(value) for value in fitted)
+    deviation = relative_residuals(means, variances, fitted)
+    # read noise is not the same in every pair: at low signal this is most of the variance
+    unsteady = parameters.noise_fraction * abs(noise) / gain**2 / variances * (1 + deviation)
     keep = np.zeros(len(mean), dtype=bool)
-    keep[order[:stop]] = np.abs(z[:stop]) < parameters.cut
+    keep[order[:stop]] = (np.abs(deviation) < parameters.cut * np.hypot(scatter, unsteady))[:stop]
     if keep.sum() < 3:
         return _failed(len(mean), f"only {keep.sum()} of {len(means)} usable pairs fit a curve")
-    a_00, gain, noise = (float(value) for value in fitted)
     nan = float("nan")
     return Turnoff(keep, nan, nan, a_00, gain, noise, float(np.median(scatter)), "")
 

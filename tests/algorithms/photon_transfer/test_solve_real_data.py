@@ -1,0 +1,104 @@
+"""Measured pairs and covariances of real sensors through the solve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from skyloom.algorithms.photon_transfer.lattice import even_sum
+from skyloom.algorithms.photon_transfer.solve import solve
+from skyloom.algorithms.photon_transfer.solve_parameters import (
+    LinearityParameters,
+    SolveParameters,
+    TurnoffParameters,
+)
+from skyloom.algorithms.vocabulary import AmplifierFlag, PairStatus
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+PTC_TABLE = SHARED / "lsstcam-ptc-r22" / "PTC_R22_S11_C06.txt"
+COVARIANCE_TABLE = SHARED / "ucd-itl-covariances" / "corr_meas_VBB60_002_08Aug17.txt"
+
+with_shared_data = pytest.mark.skipif(not PTC_TABLE.exists(), reason="shared data not here")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> xr.Dataset:
+    """Return the 338 measured pairs of one LSST Camera amplifier."""
+    rows = [
+        line.split("]")[1].split()
+        for line in PTC_TABLE.read_text().splitlines()
+        if line.startswith("[")
+    ]
+    mean, variance, time, charge = np.array(rows, dtype=np.float64).T
+    two = ("pair", "amp")
+    return xr.Dataset(
+        {
+            "mean": (two, mean[:, None], {"units": "adu"}),
+            "variance": (two, variance[:, None], {"units": "adu2"}),
+            "exposure_time": ("pair", time, {"units": "s"}),
+            "photo_charge": ("pair", charge),
+        },
+        coords={"amp": ["C06"]},
+    )
+
+
+@with_shared_data
+def test_an_lsst_camera_amplifier_has_its_published_gain_and_coefficient(
+    pairs: xr.Dataset,
+) -> None:
+    parameters = SolveParameters(model="exp00", weights="relative", maximum_mean=50000.0)
+    ptc = solve(pairs, parameters=parameters).isel(amp=0)
+    assert ptc["a"][0, 0].item() == pytest.approx(-3.015e-6, abs=0.04e-6)
+    assert ptc["gain"].item() == pytest.approx(1.4034, abs=0.002)
+    assert ptc["noise"].item() == pytest.approx(5.17, abs=0.05)
+    assert ptc["a_sigma"][0, 0].item() == pytest.approx(0.035e-6, rel=0.1)
+    assert np.sqrt(ptc["chi2"] / ptc["dof"]).item() == pytest.approx(0.008, abs=0.0005)
+    assert ptc["amp_flag"] == AmplifierFlag.GOOD
+
+
+@with_shared_data
+@pytest.mark.parametrize("mode", ["robust", "legacy"])
+def test_its_turnoff_is_where_its_variance_is_largest(pairs: xr.Dataset, mode: str) -> None:
+    parameters = SolveParameters(
+        model="exp00", weights="relative", turnoff=TurnoffParameters.model_validate({"mode": mode})
+    )
+    ptc = solve(pairs, parameters=parameters).isel(amp=0)
+    assert abs(ptc["turnoff"] - 92670) <= ptc["turnoff_sampling_error"]
+
+
+@with_shared_data
+def test_its_saturated_pairs_and_its_outlier_are_rejected_with_codes(pairs: xr.Dataset) -> None:
+    # the outlier follows the variance curve and only disagrees with the photodiode, so it is
+    # the comparison with the light received that finds it
+    parameters = SolveParameters(
+        model="exp00",
+        weights="relative",
+        linearity=LinearityParameters(against="photo_charge"),
+    )
+    status = solve(pairs, parameters=parameters)["pair_status"].isel(amp=0).to_numpy()
+    mean = pairs["mean"].isel(amp=0).to_numpy()
+    saturated = mean > 106700
+    assert saturated.sum() == 23
+    assert (status[saturated] == PairStatus.ABOVE_TURNOFF).all()
+    assert (status[mean > 92671] == PairStatus.ABOVE_TURNOFF).all()
+    outliers = np.flatnonzero(status == PairStatus.OUTLIER)
+    assert mean[outliers].round(1).tolist() == [26320.3]
+    assert (status == PairStatus.OK).sum() == 338 - 29 - 1
+
+
+@with_shared_data
+def test_symmetry_weights_add_measured_covariances_up_to_conserved_charge() -> None:
+    rows = [
+        line.split()
+        for line in COVARIANCE_TABLE.read_text().splitlines()
+        if line.split() and line.split()[0].isdigit()
+    ]
+    quadrant = np.zeros((6, 6))
+    for ii, jj, value, *_ in rows:
+        quadrant[int(jj), int(ii)] = float(value)
+    assert quadrant[0, 0] == -0.101533
+    # the variance deficit was set to minus the rest, rounded to six decimals
+    assert abs(even_sum(quadrant)) <= 1.5e-6
