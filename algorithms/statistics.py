@@ -8,6 +8,7 @@ test is inclusive; the number of passes is fixed. Results are the same bit for b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -229,8 +230,12 @@ def _check_mask(image: xr.DataArray, mask: xr.DataArray, dims: list[Hashable]) -
 
 
 def _squared(units: str) -> str:
-    """Return the square of a unit as astropy reads it."""
-    return units and (f"{units}2" if units.isalpha() else f"({units})**2")
+    """Return the square of a unit as astropy reads it: ``electron/adu`` to ``electron2/adu2``."""
+    return re.sub(
+        r"([A-Za-z_]+)(?:\*\*|\^)?(-?\d+)?",
+        lambda factor: f"{factor[1]}{2 * int(factor[2] or 1)}",
+        units,
+    )
 
 
 def _floating(values: NDArray[Any]) -> NDArray[Any]:
