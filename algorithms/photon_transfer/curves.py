@@ -49,16 +49,14 @@ AMPLIFIER_UNITS: Final = {
     "noise_sigma": ELECTRON,
     "turnoff": ADU,
     "turnoff_sampling_error": ADU,
-    "turnoff_scatter": DIMENSIONLESS,
     "rolloff": ADU,
-    "rolloff_knee": ADU,
     "rolloff_sigma": ADU,
+    "rolloff_start": ADU,
+    "rolloff_start_sigma": ADU,
     "rolloff_scale": ADU,
     "rolloff_scale_sigma": ADU,
     "chi2": DIMENSIONLESS,
-    "sigma_scale": DIMENSIONLESS,
     "sum_a": PER_ELECTRON,
-    "sum_a_sigma": PER_ELECTRON,
     "read_noise_median": ADU,
     "overscan_median_median": ADU,
     "overscan_median_mad": ADU,
@@ -174,11 +172,11 @@ def _curve_values(solution: AmplifierSolution) -> Values:
     if solution.turnoff is not None:
         values["turnoff"] = solution.turnoff.turnoff
         values["turnoff_sampling_error"] = solution.turnoff.sampling_error
-        values["turnoff_scatter"] = solution.turnoff.scatter
     if solution.rolloff is not None:
         values["rolloff"] = solution.rolloff.rolloff
-        values["rolloff_knee"] = solution.rolloff.knee
-        values["rolloff_sigma"] = solution.rolloff.knee_sigma
+        values["rolloff_sigma"] = solution.rolloff.rolloff_sigma
+        values["rolloff_start"] = solution.rolloff.start
+        values["rolloff_start_sigma"] = solution.rolloff.start_sigma
         values["rolloff_scale"] = solution.rolloff.scale
         values["rolloff_scale_sigma"] = solution.rolloff.scale_sigma
     return values
@@ -213,18 +211,13 @@ def _fit_values(fit: CovarianceFit, scale: float) -> tuple[Values, Values]:
         matrices["b"], matrices["b_sigma"] = _drift(fit, scale)
     noise = float(fit.noise[0, 0])
     noise = float(np.sqrt(noise)) if noise > 0 else float("nan")
-    images = np.where(np.arange(lags) > 0, 2.0, 1.0)
-    weight = np.outer(images, images).ravel()
-    block = fit.covariance[1:end, 1:end]
     numbers: Values = {
         "gain": fit.gain,
         "gain_sigma": sigma[0],
         "noise": noise,
         "noise_sigma": float(noise_sigma[0, 0]) / (2 * noise),
         "chi2": fit.chi2,
-        "sigma_scale": float(np.sqrt(max(1.0, fit.chi2 / max(fit.dof, 1)))) if scale == 1 else 1.0,
         "sum_a": even_sum(fit.a),
-        "sum_a_sigma": scale * float(np.sqrt(np.sum(weight[:, None] * weight * block))),
     }
     return matrices, numbers
 

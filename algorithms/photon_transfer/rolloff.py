@@ -1,7 +1,7 @@
 """The roll-off: where the variance starts to leave its model, just above the turn-off.
 
-Above a knee mu_t the model is lowered by R(mu) = A expm1((mu - mu_t) / s), s > 0, with the
-amplitude A fixed to a thousandth of the variance at the turn-off. Model, knee and scale are
+Above its start mu_t the model is lowered by R(mu) = A expm1((mu - mu_t) / s), s > 0, with the
+amplitude A fixed to a thousandth of the variance at the turn-off. Model, start and scale are
 fitted together, weighted by the relative error that decided the turn-off.
 """
 
@@ -29,12 +29,13 @@ START_SCALE = 1000.0
 
 
 class Rolloff(NamedTuple):
-    """What `fit_rolloff` found: points to keep, roll-off, knee and scale (adu) with errors."""
+    """What `fit_rolloff` found: points to keep; roll-off, start and scale with errors (adu)."""
 
     keep: Booleans
     rolloff: float
-    knee: float
-    knee_sigma: float
+    rolloff_sigma: float
+    start: float
+    start_sigma: float
     scale: float
     scale_sigma: float
     failed: bool
@@ -83,7 +84,7 @@ def fit_rolloff(
     parameters = parameters or RolloffParameters()
     mean, variance = (np.asarray(values, dtype=np.float64) for values in (mean, variance))
     nan = float("nan")
-    nothing = Rolloff(turnoff.keep, turnoff.turnoff, nan, nan, nan, nan, failed=False)
+    nothing = Rolloff(turnoff.keep, turnoff.turnoff, nan, nan, nan, nan, nan, failed=False)
     last = np.flatnonzero(turnoff.keep & (mean == turnoff.turnoff))
     if not len(last):
         return nothing
@@ -134,8 +135,18 @@ def _fit(
     if not len(close):
         return None
     rolloff = min(float(close.max()), turnoff.turnoff)
-    keep = turnoff.keep & (mean <= rolloff)
     knee, scale = (found.x * unit)[3:]
+    # where the change is exactly the fraction: knee + reach scale, with the errors of both
+    reach = float(np.log1p(parameters.fraction * abs(plain[-1]) / (AMPLITUDE * peak)))
+    block = inverse_normal[3:, 3:] * np.outer(unit[3:], unit[3:])
+    error = float(np.sqrt(block[0, 0] + 2 * reach * block[0, 1] + reach**2 * block[1, 1]))
     return Rolloff(
-        keep, rolloff, float(knee), float(sigma[3]), float(scale), float(sigma[4]), False
+        turnoff.keep & (mean <= rolloff),
+        rolloff,
+        error,
+        float(knee),
+        float(sigma[3]),
+        float(scale),
+        float(sigma[4]),
+        False,
     )

@@ -52,16 +52,16 @@ def solve(
 
         * ``used`` (pair, amp), ``chi2_pair`` (pair, amp), ``covariance_model`` (adu2);
         * per amplifier ``gain`` (electron/adu), ``noise`` (electron, NaN if n_00 <= 0),
-          ``turnoff``, ``turnoff_sampling_error``, ``rolloff``, ``rolloff_scale`` (adu),
-          ``turnoff_scatter``, ``chi2``, ``dof``, ``sum_a`` (1/electron), medians of read noise
-          and overscan (adu), ``amp_flag``, errors as ``..._sigma``;
+          ``turnoff``, ``turnoff_sampling_error``, ``rolloff``, ``rolloff_start``,
+          ``rolloff_scale`` (adu), ``chi2``, ``dof``, ``sum_a`` (1/electron), medians of read
+          noise and overscan (adu), ``amp_flag``, errors as ``..._sigma``;
         * matrices ``a`` (1/electron), ``b`` (1/electron), ``c`` (1/electron2), ``noise_matrix``
           (electron2), their errors, ``chi2_lag``; lags that were not fitted are NaN;
         * ``parameter_value`` and ``parameter_covariance`` of gain, n_00, a_00, a_01, a_10, a_11,
           where a_01 is the neighbour in y (lag_x 0, lag_y 1).
 
-        Errors are those of (J^T W J)^-1; times ``sigma_scale`` = sqrt(max(1, chi2 / dof)) they
-        allow for a model that does not fit. With relative weights chi2 is the sum of squared
+        Errors are those of (J^T W J)^-1; times sqrt(max(1, chi2 / dof)) they allow for a model
+        that does not fit. With relative weights chi2 is the sum of squared
         relative residuals and errors are already scaled to it.
 
         An amplifier that cannot be solved has NaN and the flag BAD; one warning names all.

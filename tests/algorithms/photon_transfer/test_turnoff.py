@@ -195,8 +195,12 @@ def test_the_rolloff_recovers_knee_and_scale_within_its_errors() -> None:
         mean, variance, usable, turnoff, parameters=RolloffParameters(fraction=2e-3)
     )
     assert not found.failed
-    assert abs(found.knee - 60000) < 5 * found.knee_sigma
-    assert 0 < found.knee_sigma < 3000
+    assert abs(found.start - 60000) < 4 * found.start_sigma
+    assert abs(found.scale - 1500) < 4 * found.scale_sigma
+    assert 0 < found.start_sigma < 1000
+    # the change reaches the fraction where 1e-3 V(60000) expm1(x) is 2e-3 V
+    truth = mean[np.abs(rolling(mean, 60000.0, 1500.0) / ideal(mean) - 1) > 2e-3][0]
+    assert abs(found.rolloff - truth) < 4 * found.rolloff_sigma + np.diff(mean)[0]
     assert 60000 < found.rolloff <= turnoff.turnoff
     assert found.keep.sum() <= turnoff.keep.sum()
     assert mean[found.keep].max() == found.rolloff
@@ -207,7 +211,7 @@ def test_without_points_above_the_turnoff_the_rolloff_is_the_turnoff() -> None:
     turnoff = find(mean, ideal(mean))
     found = fit_rolloff(mean, ideal(mean), np.ones(50, dtype=bool), turnoff)
     assert (found.rolloff, found.failed) == (turnoff.turnoff, False)
-    assert np.isnan(found.knee_sigma)
+    assert np.isnan(found.start_sigma)
 
 
 def test_linearity_finds_one_wrong_reading_and_leaves_curvature_alone() -> None:
