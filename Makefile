@@ -41,7 +41,7 @@ benchmarks: $(VENV)/.dev  ## Time every kernel beside its peers, in one run.
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist -s
 
 validate: $(VENV)/.dev  ## Rerun every promised number and write docs/validation.md.
-	$(BIN)/python -m tests.validate
+	$(BIN)/python -m tests.validation
 
 constraints: $(VENV)/.dev  ## Choose newer versions and write them to constraints.txt (needs uv).
 	uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt

@@ -1,0 +1,78 @@
+"""Run the measurements and write the page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+import time
+from pathlib import Path
+
+from tests.validation.rows import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "validation.md"
+TOPICS = {
+    "photon_transfer": "Identities, reference values and closed loops of the photon transfer curve",
+    "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
+    "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
+    "covariances": "Measured covariances of other sensors",
+    "pulls": "Pulls over 100 simulated sets of flats, from pixels to parameters",
+    "resume": "Killed runs, resumed",
+    "schedulers": "The same products on every scheduler",
+    "faults": "Bad input and damaged stores",
+    "scale": "Plans and memory at the size of a large survey",
+    "speed": "Speed, one core, ratios measured side by side in one run",
+}
+INTRODUCTION = """# Validation
+
+Every promised number: target, measured, and the command that measures it. A row that falls
+short stays here as it is. Written by `make validate` on {date}, Python {python}, {machine}.
+Rows on real data need the folder `../shared/data` beside the checkout.
+"""
+
+
+def table(topic: str, title: str, rows: list[Row], seconds: float) -> str:
+    """Return the section of one topic."""
+    lines = [
+        f"## {title}",
+        "",
+        f"`python -m tests.validation {topic}` ({seconds:.0f} s)",
+        "",
+        "| what | target | measured | |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        verdict = "met" if row.met else "**falls short**"
+        cells = (row.what, row.target, row.measured, verdict)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure the named topics, or all of them and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("topics", nargs="*", choices=[[], *TOPICS])
+    chosen = parser.parse_args().topics
+    sections, short = [], 0
+    for topic in chosen or TOPICS:
+        started = time.perf_counter()
+        rows = importlib.import_module(f"tests.validation.{topic}").measure()
+        section = table(topic, TOPICS[topic], rows, time.perf_counter() - started)
+        print(section, flush=True)
+        sections.append(section)
+        short += sum(not row.met for row in rows)
+    if not chosen:
+        introduction = INTRODUCTION.format(
+            date=time.strftime("%Y-%m-%d"),
+            python=platform.python_version(),
+            machine=platform.machine(),
+        )
+        PAGE.write_text("\n".join([introduction, *sections]))
+    print(f"{short} rows fall short" if short else "every row is met")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
