@@ -189,6 +189,15 @@ def lagged_weights(
     return counts[:, :stop].copy(), seconds[:, :stop].copy(), firsts[:, :stop].copy()
 
 
+@compiled_fast
+def sum_of(line: NDArray[np.float64]) -> float:
+    """Return the sum of a row."""
+    total = 0.0
+    for x in range(line.size):
+        total += line[x]
+    return total
+
+
 @compiled
 def row_sums(
     values: NDArray[Any], good: NDArray[np.uint8], center: float, lags: int
@@ -203,9 +212,7 @@ def row_sums(
     for y in range(ny):
         fill_row(values, good, y, center, d, w)
         for which, line in ((0, w), (1, d)):
-            total = 0.0
-            for x in range(nx):
-                total += line[x]
+            total = sum_of(line)
             low, high = total, total
             for k in range(lags):
                 sums[which, 0, y, k] = low

@@ -82,8 +82,10 @@ def _weights_from_bad_pixels(
     sums = kernels.row_sums(values, mask, center, lags)
     dy, dx = np.arange(lags), np.arange(1 - lags, lags)
     # rows that can hold the first pixel of a pair end early, those of the second start late
-    early = np.stack([sums[:, :, : ny - k].sum(axis=2) for k in dy], axis=2)
-    late = np.stack([sums[:, :, k:].sum(axis=2) for k in dy], axis=2)
+    total = sums.sum(axis=2, keepdims=True)
+    none = np.zeros_like(total)
+    early = total - np.concatenate([none, sums[:, :, : ny - lags : -1].cumsum(axis=2)], axis=2)
+    late = total - np.concatenate([none, sums[:, :, : lags - 1].cumsum(axis=2)], axis=2)
     # so do columns; element 0 of the second axis leaves out first, element 1 last pixels
     leave_last, leave_first = (dx >= 0).astype(int), (dx < 0).astype(int)
     first = early[:, leave_last, :, abs(dx)].transpose(1, 2, 0)
