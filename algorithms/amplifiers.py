@@ -58,6 +58,13 @@ class Amplifier(NamedTuple):
     read_noise: float
     saturation: float
 
+    @property
+    def turn(self) -> tuple[slice, slice]:
+        """Return what turns the data section into the orientation of the trimmed detector."""
+        return slice(None, None, -1 if self.flip_y else 1), slice(
+            None, None, -1 if self.flip_x else 1
+        )
+
 
 def amplifier_rows(amplifiers: xr.Dataset) -> list[Amplifier]:
     """Return the rows of an amplifier table, checked.

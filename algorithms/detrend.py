@@ -81,6 +81,16 @@ class DetrendedPixels(NamedTuple):
     overscan_noise: float
     offset: float
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (height, width)."""
+        return self.raw.shape[0], self.raw.shape[1]
+
+    @property
+    def borrowed(self) -> bool:
+        """Return False: images are made anew."""
+        return False
+
     def signal(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the pixels less all levels, adu, in a new array or in one of the same shape."""
         image = np.empty(self.raw.shape, np.float32) if out is None else out
@@ -334,7 +344,6 @@ def detrend_amplifier(
     found = amplifier_pixels(
         raw["image"].transpose(v.Y, v.X).values, row, parameters=parameters, offset=offset
     )
-    turn = slice(None, None, -1 if row.flip_y else 1), slice(None, None, -1 if row.flip_x else 1)
     planes = np.zeros(found.raw.shape, np.int32)
     saturated = found.raw.astype(np.float64) >= found.saturation
     planes[saturated] = v.MASK_PLANES["SAT"]
@@ -353,8 +362,8 @@ def detrend_amplifier(
     box = row.trimmed
     return xr.Dataset(
         {
-            "image": ((v.Y, v.X), found.signal()[turn].copy(), adu),
-            v.MASK: ((v.Y, v.X), planes[turn].copy(), v.mask_attributes()),
+            "image": ((v.Y, v.X), found.signal()[row.turn].copy(), adu),
+            v.MASK: ((v.Y, v.X), planes[row.turn].copy(), v.mask_attributes()),
         },
         coords={
             **kept,

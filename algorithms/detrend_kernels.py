@@ -60,9 +60,7 @@ def row_medians(pixels: NDArray[Any], medians: NDArray[np.float64]) -> None:
 
 
 @compiled_fast
-def row_sums_near(
-    row: NDArray[Any], level: float, half_width: float
-) -> tuple[float, float, float]:
+def row_sums_near(row: NDArray[Any], level: float, half_width: float) -> tuple[float, float, float]:
     """Return number, sum and sum of squares of ``row - level`` where it is within a distance."""
     n, first, second = 0.0, 0.0, 0.0
     for x in range(row.size):

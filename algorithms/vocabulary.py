@@ -168,3 +168,13 @@ FLAT: Final = "flat"
 SCIENCE: Final = "science"
 OTHER: Final = "other"
 OBSERVATION_TYPES: Final = (BIAS, DARK, FLAT, SCIENCE, OTHER)
+
+
+class ReadNoiseSource(IntEnum):
+    """Where the read noise of a pair comes from, the best first."""
+
+    NONE = 0
+    HEADER = 1
+    DARK_PAIRS = 2
+    OVERSCAN = 3
+    CAMERA = 4

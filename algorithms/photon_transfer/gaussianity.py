@@ -168,7 +168,8 @@ def _fit_histogram(
     error = np.sqrt(np.where(counts > 0.0, counts, 1.0))
 
     def residual(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (p[0] * np.diff(ndtr((edges - p[1]) / p[2])) - counts) / error
+        expected = p[0] * np.diff(ndtr((edges - p[1]) / p[2]))
+        return np.asarray((expected - counts) / error)
 
     start = np.array([counts.sum(), 0.0, 1.0])
     fit = least_squares(residual, start, method="lm", x_scale=[max(start[0], 1.0), 1.0, 1.0])

@@ -57,8 +57,8 @@ def pair_gain(
     count : DataArray or float, optional
         Pixels used; without it the standard error is NaN.
     bf_a_00 : float, 1/electron
-        Fractional change of a pixel's area per electron in it (< 0): the gain is multiplied by
-        ``1 + a_00 g μ``, which undoes what the brighter-fatter effect takes from the variance.
+        Fractional change of a pixel's area per electron in it (< 0). The brighter-fatter effect
+        makes a pair measure ``g / (1 + a_00 g μ)``; the ``g`` of that relation is returned.
 
     Returns
     -------
@@ -149,8 +149,8 @@ def gain_of_pairs(
             gain = _from_ratio(mu, c * (1.0 - mismatch), noise2, known, method)
         gain = np.where((mu > 0.0) & (gain > 0.0), gain, np.nan)
         sigma = gain * np.sqrt(2.0 / n) * var / np.where(shot > 0.0, shot, np.nan)
-        shape = 1.0 + bf_a_00 * gain * mu
-    return gain * shape, sigma * np.abs(shape)
+        corrected = 1.0 - bf_a_00 * gain * mu
+    return gain / corrected, sigma / corrected**2
 
 
 def _from_ratio(
