@@ -66,15 +66,17 @@ def gather(
     constants: NDArray[Any],
 ) -> NDArray[Any]:
     """Return the valid values."""
-    kept = np.empty(values.size + 1, values.dtype)
-    block = np.empty(BLOCK, values.dtype)
-    size = 0
+    kept = np.empty(values.size + BLOCK, values.dtype)
+    block, flags = np.empty(BLOCK, values.dtype), np.empty(BLOCK, np.uint8)
+    place = np.uint64(0)
     for start in range(0, values.size, BLOCK):
         load_block(part(values, start), part(mask, start), legend, constants, block)
-        for i in range(min(BLOCK, values.size - start)):
-            kept[size] = block[i]
-            size += int(block[i] == block[i])
-    return kept[:size]
+        for i in range(BLOCK):
+            flags[i] = block[i] == block[i]
+        for i in range(BLOCK):
+            kept[place] = block[i]
+            place += np.uint64(flags[i])
+    return kept[: int(place)]
 
 
 @compiled_fast
@@ -85,11 +87,13 @@ def block_sums(
     n, first, second = 0.0, 0.0, 0.0
     for i in range(values.size):
         value = np.float64(values[i])
-        d = value - reference
+        difference = value - reference
         inside = abs(value - center) <= half_width
-        n += 1.0 if inside else 0.0
-        first += d if inside else 0.0
-        second += d * d if inside else 0.0
+        # one choice a value, and no arithmetic inside it, is what the compiler turns into vectors
+        chosen = difference if inside else 0.0
+        n += np.float64(inside)
+        first += chosen
+        second += chosen * chosen
     return n, first, second
 
 
