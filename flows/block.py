@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Given", "Outcome", "Unavailable", "block_fingerprint", "gather", "run_block"]
 
-LONGEST_REASON: Final = 400
+LONGEST_REASON: Final = 1000
 NAMED: Final = 5
 """How many missing blocks a reason names."""
 
@@ -263,7 +263,7 @@ def _write_or_say(store: Store, record: Record) -> str:
     try:
         store.write_record(record)
     except Exception as error:  # the disk that refused the block may refuse the record as well
-        return shorten(f"{record.reason} (and the record could not be written: {error})")
+        return shorten(f"{record.reason}; nor could its record be written: {describe(error)}")
     return record.reason
 
 

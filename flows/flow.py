@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from skyloom.algorithms.errors import SkyloomError, StoreError
 from skyloom.algorithms.parameters import Parameters
@@ -16,7 +20,7 @@ from skyloom.flows.plan import Plan, make_plan
 from skyloom.flows.progress import Observer, choose_observers, logger
 from skyloom.flows.scheduler import GivenClient, Lost, Scheduler, choose_scheduler
 from skyloom.flows.step import Labels, Step
-from skyloom.flows.summary import Status, Summary, store_status, summarise
+from skyloom.flows.summary import RUNS, Status, Summary, store_status, summarise
 from skyloom.flows.weave import Graph, Key, weave_plan
 from skyloom.storage.records import Record
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
+RunState: TypeAlias = Literal["started", "done", "failed"]
 _MOST_LOSSES: Final = 100
 """Rounds of lost workers after which a run gives up."""
 
@@ -43,16 +48,12 @@ class Flow:
         In order: each after those whose products it reads.
     configuration : Parameters
         What the steps were made from; kept beside the products.
-    writer : callable, optional
-        Importable ``f(store, path)`` that writes the report, given as "module:function" so that
-        plots are only imported when asked for.
     """
 
     name: str
     store: Store
     steps: tuple[Step, ...]
     configuration: Parameters = field(default_factory=Parameters)
-    writer: str | None = None
 
     def plan(self) -> Plan:
         """Return what a run would do, and why."""
@@ -111,15 +112,37 @@ class Flow:
         SkyloomError
             If the flow has no report.
         """
-        if self.writer is None:
-            raise SkyloomError(f"the flow {self.name!r} has no report")
-        import importlib
+        return write_report(self.name, self.store, path)
 
-        module, _, function = self.writer.partition(":")
-        write: Callable[[Store, Path], object] = getattr(importlib.import_module(module), function)
-        target = Path(path)
-        write(self.store, target)
-        return target
+
+REPORTS: Final[Mapping[str, str]] = {
+    "photon_transfer": "skyloom.flows.report.photon_transfer:write_report"
+}
+"""Where the report of each flow is written, imported only when asked for: plots are heavy."""
+
+
+def write_report(name: str, store: Store, path: str | os.PathLike[str]) -> Path:
+    """Write the report of a flow from what its store holds; return its path.
+
+    Raises
+    ------
+    SkyloomError
+        If the flow has no report.
+
+    Examples
+    --------
+    >>> write_report("toy", None, "report.html")
+    Traceback (most recent call last):
+        ...
+    skyloom.algorithms.errors.SkyloomError: the flow 'toy' has no report
+    """
+    if name not in REPORTS:
+        raise SkyloomError(f"the flow {name!r} has no report")
+    module, _, function = REPORTS[name].partition(":")
+    write: Callable[[Store, Path], object] = getattr(importlib.import_module(module), function)
+    target = Path(path)
+    write(store, target)
+    return target
 
 
 class _Run:
@@ -132,6 +155,9 @@ class _Run:
         self._accused: set[tuple[str, Labels]] = set()
         self._lost: dict[tuple[str, Labels], str] = {}
         self._begun = False
+        self._start = time.time()
+        moment = time.strftime("%Y%m%dt%H%M%S", time.gmtime(self._start))
+        self._name = f"{flow.name}-{moment}-{secrets.token_hex(2)}"
 
     def execute(self, scheduler: Scheduler) -> Summary:
         """Run the flow; again without them if blocks take their workers down.
@@ -141,6 +167,8 @@ class _Run:
         """
         clock = time.perf_counter()
         plan = first = self._flow.plan()
+        if plan.todo:
+            self._note("started", first)
         try:
             for _ in range(_MOST_LOSSES):
                 graph = weave_plan(plan, self._flow.store)
@@ -158,7 +186,37 @@ class _Run:
             if self._begun:
                 self._observer.end()
         self._compact()
-        return summarise(first, self._outcomes.values(), time.perf_counter() - clock)
+        summary = summarise(first, self._outcomes.values(), time.perf_counter() - clock)
+        if first.todo:
+            try:
+                self._note("failed" if summary.problems else "done", first, summary)
+            except StoreError as error:  # a disk that is full now; the summary says so
+                logger.warning("the end of the run was not recorded: %s", error)
+        return summary
+
+    def _note(self, status: RunState, plan: Plan, summary: Summary | None = None) -> None:
+        """Keep a record of the run itself: when, where, with which configuration, how it went.
+
+        Written before anything is computed, it also finds out whether the store can be written.
+        """
+        counts = {} if summary is None else {"counts": summary.to_json()["counts"]}
+        record = Record(
+            step=RUNS,
+            block={"run": self._name},
+            status=status,
+            versions={"skyloom": version("skyloom")},
+            host=socket.gethostname(),
+            start_time=self._start,
+            end_time=time.time(),
+            wall_seconds=0.0 if summary is None else summary.seconds,
+            quality={
+                "flow": self._flow.name,
+                "configuration": self._flow.configuration.model_dump(mode="json"),
+                "todo": plan.todo,
+                **counts,
+            },
+        )
+        self._flow.store.write_record(record)
 
     def _round(self, plan: Plan, graph: Graph, scheduler: Scheduler) -> bool:
         """Run one graph; return whether workers were lost."""
@@ -209,7 +267,7 @@ class _Run:
         try:
             self._flow.store.write_record(record)
         except StoreError as error:
-            reason = f"{reason} (and the record could not be written: {error})"
+            reason = f"{reason}; nor could its record be written: {error}"
         self._take(Outcome(name, labels, "failed", reason=reason))
 
     def _prepare(self, plan: Plan) -> None:

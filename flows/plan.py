@@ -142,7 +142,6 @@ class Plan:
             counts = [str(found[name]) for name in ("blocks", "done", "todo", "blocked")]
             sizes = ("read_bytes", "write_bytes", "task_memory_bytes")
             why = [f"{count} {text}" for text, count in found["reasons"].items()]
-            why += [f"{item['count']} blocked: {item['reason']}" for item in found["blocking"]]
             table.add_row(
                 found["step"],
                 " × ".join(found["dims"]),
@@ -158,7 +157,16 @@ class Plan:
         console = Console(width=140, color_system=None)
         with console.capture() as capture:
             console.print(self.table())
-        return capture.get()
+        return capture.get() + "".join(f"{problem}\n" for problem in self.problems())
+
+    def problems(self) -> list[str]:
+        """Return what keeps blocks from being made, one line per reason and step."""
+        found = []
+        for planned in self.steps:
+            for reason, blocks in planned.blocked().items():
+                count = "1 block" if len(blocks) == 1 else f"{len(blocks)} blocks"
+                found.append(f"{planned.step.name}: {count} cannot be made: {reason}")
+        return found
 
 
 def _step_json(planned: StepPlan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from pydantic import Field, RootModel
 
@@ -37,6 +37,9 @@ __all__ = [
 
 BASE_BYTES = 300 << 20
 """What a worker process takes before it does anything: the interpreter and its libraries."""
+
+
+_NO_PORT: Final = "127.0.0.1:0"
 
 
 class Lost(NamedTuple):
@@ -123,7 +126,9 @@ class Processes(Parameters):
                 n_workers=count,
                 threads_per_worker=1,
                 memory_limit=limit // count,
-                dashboard_address=self.dashboard,
+                dashboard_address=self.dashboard or _NO_PORT,
+                # Without one, Dask would still listen, on every network interface.
+                scheduler_kwargs={} if self.dashboard else {"dashboard": False},
                 local_directory=self.local_directory or tempfile.gettempdir(),
                 env=environment,
                 silence_logs=logging.CRITICAL,  # what matters of a death is in the record

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem", "Status", "Summary", "store_status", "summarise"]
 
+RUNS: Final = "runs"
+"""Name under which the records of the runs themselves are kept."""
 STATES: Final = ("done", "kept", "failed", "skipped")
 
 
@@ -196,7 +198,7 @@ def store_status(store: Store, steps: Sequence[str] | None = None) -> Status:
     ()
     """
     rows, problems = [], []
-    for name in steps if steps is not None else store.steps():
+    for name in steps if steps is not None else (name for name in store.steps() if name != RUNS):
         records = store.records(name)
         counter = Counter(record.status for record in records.values())
         rows.append(

@@ -97,6 +97,18 @@ def total_quality(block: xr.Dataset) -> Mapping[str, Any]:
     return {"pairs": int(block["count"])}
 
 
+def thread_counts(inputs: Mapping[str, xr.Dataset], parameters: Parameters) -> xr.Dataset:
+    """Return the most threads that BLAS would use, and numba's."""
+    import numba
+    import scipy.linalg  # noqa: F401  # loads a BLAS of its own
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    blas = max(pool["num_threads"] for pool in threadpool_info())
+    counts = [float(blas), float(os.environ.get("NUMBA_NUM_THREADS", numba.get_num_threads()))]
+    return xr.Dataset({"threads": ("x", counts, {"units": "adu"})})
+
+
 def product(name: str, block: tuple[str, ...], *extra: Variable) -> ProductSchema:
     """Return the schema of one toy product."""
     variable = Variable(name, (*block, "x"), unit="adu")
