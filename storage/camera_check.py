@@ -12,7 +12,14 @@ from astropy.io import fits
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Amplifier, Box, Detector
-from skyloom.storage.fits_files import Places, find_files, hdu_names, missing_hdu, open_fits
+from skyloom.storage.fits_files import (
+    Places,
+    find_files,
+    hdu_names,
+    missing_hdu,
+    open_fits,
+    reading,
+)
 from skyloom.storage.headers import read_headers
 from skyloom.storage.scan import detectors_in, locate
 
@@ -47,7 +54,7 @@ def check_camera(camera: Camera, files: Places) -> list[str]:
     problems: list[str] = []
     for path in find_files(files):
         try:
-            with open_fits(path) as hdus:
+            with open_fits(path) as hdus, reading(path):
                 found = dict.fromkeys(_file_problems(hdus, camera, path))
             problems += [f"{path}: {problem}" for problem in found]
         except IngestError as error:
@@ -64,8 +71,8 @@ def _file_problems(hdus: fits.HDUList, camera: Camera, path: Path) -> Iterator[s
     if camera.layout.file == "exposure":
         for detector in camera.detectors:
             if detector not in detectors:
-                name = detector.hdu if camera.layout.hdu == "detector" else "of any amplifier"
-                yield missing_hdu(hdus, name, f"detector {detector.name}")
+                first = detector.amplifiers[0] if camera.layout.hdu == "amplifier" else None
+                yield missing_hdu(hdus, first.hdu if first else detector.hdu, detector, first)
     for detector in detectors:
         where, problems = locate(hdus, camera, detector)
         yield from problems

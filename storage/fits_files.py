@@ -31,11 +31,13 @@ __all__ = [
     "cast_pixels",
     "find_files",
     "find_hdu",
+    "hdu_name",
     "hdu_names",
     "missing_hdu",
     "open_fits",
     "pixel_type",
     "read_detector",
+    "reading",
 ]
 
 Places: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -84,18 +86,20 @@ def _is_fits_name(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_fits(path: Path) -> Iterator[fits.HDUList]:
+def open_fits(path: Path, *, verify: bool = False) -> Iterator[fits.HDUList]:
     """Open a FITS file after making sure it is whole.
 
     Parameters
     ----------
     path : Path
         Plain, gzip or bzip2 file.
+    verify : bool
+        Compare the data of every HDU that has a DATASUM key with it.
 
     Raises
     ------
     IngestError
-        If the file is not there, not FITS, truncated, or cannot be read inside the block.
+        If the file is not there, not FITS, truncated or altered, or its headers cannot be read.
 
     Examples
     --------
@@ -106,12 +110,21 @@ def open_fits(path: Path) -> Iterator[fits.HDUList]:
         ...
     skyloom.algorithms.errors.IngestError: missing.fits: there is no such file; check the path
     """
-    try:
-        with _plain_bytes(path) as stream:
-            _check_whole(stream, path)
+    with contextlib.ExitStack() as stack:
+        with reading(path):
+            stream = stack.enter_context(_plain_bytes(path))
+            _check_whole(stream, path, verify)
             stream.seek(0)
-            with fits.open(stream, mode="readonly", memmap=False) as hdus:
-                yield hdus
+            hdus = stack.enter_context(fits.open(stream, mode="readonly", memmap=False))
+            len(hdus)  # read all headers now, where errors are understood
+        yield hdus
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever reading a bad file raises into an `IngestError` with a remedy."""
+    try:
+        yield
     except IngestError:
         raise
     except FileNotFoundError as error:
@@ -140,8 +153,8 @@ def _plain_bytes(path: Path) -> Iterator[BinaryIO]:
             yield stream
 
 
-def _check_whole(stream: BinaryIO, path: Path) -> None:
-    """Walk over the HDUs; raise `IngestError` if the file ends inside one."""
+def _check_whole(stream: BinaryIO, path: Path, verify: bool) -> None:
+    """Walk over the HDUs; raise `IngestError` if the file ends inside one or was altered."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     position = 0
@@ -159,15 +172,34 @@ def _check_whole(stream: BinaryIO, path: Path) -> None:
                 f"{path}: the header at byte {position} has no end: the file is truncated or "
                 "damaged; fetch it again"
             ) from error
-        position = stream.tell() + -(-_data_bytes(header) // _BLOCK) * _BLOCK
+        span = -(-_data_bytes(header) // _BLOCK) * _BLOCK
+        position = stream.tell() + span
         if position > size:
             raise IngestError(
                 f"{path}: truncated: it ends {position - size} bytes before "
                 f"{_hdu_label(header)} does; fetch it again"
             )
+        expected = str(header.get("DATASUM", "")).strip()
+        if verify and expected.isdigit() and _datasum(stream, span) != int(expected):
+            raise IngestError(
+                f"{path}: the data of {_hdu_label(header)} do not match its DATASUM: they were "
+                "altered or damaged; fetch the file again, or remove the key if they are right"
+            )
         stream.seek(position)
     if size == 0:
         raise IngestError(f"{path}: the file is empty; fetch it again")
+
+
+def _datasum(stream: BinaryIO, span: int) -> int:
+    """Return the ones' complement sum of 32-bit words that the FITS standard defines."""
+    total = 0
+    while span > 0:
+        block = stream.read(min(span, 4096 * _BLOCK))
+        span -= len(block)
+        total += int(np.frombuffer(block, ">u4").sum(dtype=np.uint64))
+        while total >> 32:
+            total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
 
 
 def _data_bytes(header: fits.Header) -> int:
@@ -223,13 +255,18 @@ def find_hdu(
         return name if name < len(hdus) and _is_image(hdus[name]) else None
     if name is None:
         return None
-    wanted = name.replace("{detector}", detector.name)
-    wanted = wanted.replace("{amplifier}", amplifier.name if amplifier else "{amplifier}")
+    wanted = hdu_name(name, detector, amplifier)
     for index, hdu in enumerate(hdus):
         value = hdu.header.get(camera.layout.identify)
         if value is not None and str(value).strip().upper() == wanted.upper() and _is_image(hdu):
             return index
     return None
+
+
+def hdu_name(name: str, detector: Detector, amplifier: Amplifier | None = None) -> str:
+    """Return the name of an HDU with the names of its detector and amplifier filled in."""
+    filled = name.replace("{detector}", detector.name)
+    return filled.replace("{amplifier}", amplifier.name) if amplifier else filled
 
 
 def pixel_type(header: fits.Header) -> str:
@@ -333,26 +370,42 @@ def read_detector(
     Raises
     ------
     ValueError
-        If pixels do not fit the type, or none of them is finite.
+        If pixels cannot be read, do not fit the type, or none of them is finite.
     """
     if len(where) == 1 and hdus[where[0]].shape == detector.shape:
-        raw = cast_pixels(hdus[where[0]].data, dtype)
+        raw = cast_pixels(_pixels(hdus[where[0]]), dtype)
     else:
         fill = raw_schema(dtype).variable("image").fill
         raw = np.full(detector.shape, fill, dtype)
         for amp, index in zip(detector.amplifiers, where, strict=True):
             box = amp.segment
             assert box is not None  # the camera's check guarantees it
-            raw[slice(*box.y), slice(*box.x)] = cast_pixels(hdus[index].data, dtype)
+            raw[slice(*box.y), slice(*box.x)] = cast_pixels(_pixels(hdus[index]), dtype)
     if raw.dtype.kind == "f" and not np.isfinite(raw).any():
         raise ValueError("no pixel is finite; there is nothing to use in this image")
     return raw
 
 
-def missing_hdu(hdus: fits.HDUList, name: HduName | None, whose: str) -> str:
+def _pixels(hdu: Any) -> NDArray[Any]:
+    try:
+        pixels: NDArray[Any] = hdu.data
+    except Exception as error:  # damaged pixels make readers fail in every possible way
+        raise ValueError(
+            f"pixels cannot be read ({type(error).__name__}: {error}); fetch the file again"
+        ) from error
+    return pixels
+
+
+def missing_hdu(
+    hdus: fits.HDUList,
+    name: HduName | None,
+    detector: Detector,
+    amplifier: Amplifier | None = None,
+) -> str:
     """Return a message about an HDU that is not there, with what is and what may be meant."""
-    names = [hdu.name for hdu in hdus if hdu.name]
-    hint = suggestion(str(name), names)
+    wanted = hdu_name(name, detector, amplifier) if isinstance(name, str) else str(name)
+    whose = f"detector {detector.name}" + (f", amplifier {amplifier.name}" if amplifier else "")
+    hint = suggestion(wanted.upper(), [hdu.name for hdu in hdus if hdu.name])
     return (
-        f"HDU {name} of {whose} is missing or not an image; the images are {hdu_names(hdus)}{hint}"
+        f"HDU {wanted} ({whose}) is missing or not an image; the images are {hdu_names(hdus)}{hint}"
     )

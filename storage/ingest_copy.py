@@ -101,7 +101,7 @@ def ingest_file(
     problems = [f"{facts.path}: {problem}" for problem in facts.problems]
     read = 0
     try:
-        with open_fits(Path(facts.path)) as hdus:
+        with open_fits(Path(facts.path), verify=True) as hdus:
             for part in facts.detectors:
                 detector = opened.camera.detector(part.name)
                 begun = time.time()
@@ -112,7 +112,7 @@ def ingest_file(
                     if _is_known(opened, task, part.name, fingerprint, replace_existing):
                         unchanged.append(part.name)
                         continue
-                except (ValueError, OSError) as error:
+                except ValueError as error:
                     reason = f"{facts.path}: detector {part.name}, HDU {part.hdus[0]}: {error}"
                     problems.append(reason)
                     _write_failure(opened, task, part.name, reason)

@@ -23,7 +23,14 @@ from skyloom.algorithms.errors import SchemaError, StoreError
 from skyloom.storage.dataset_schema import ProductSchema, Variable
 from skyloom.storage.records import Label, Record, plain
 
-__all__ = ["BLOCK_NOTE", "Layout", "group_document", "sealed_content"]
+__all__ = [
+    "BLOCK_NOTE",
+    "UNFINISHED",
+    "Layout",
+    "group_document",
+    "requested_layout",
+    "sealed_content",
+]
 
 GROWTH: Final = 256
 """Chunk length along a growable dimension."""
@@ -87,6 +94,10 @@ def sealed_content(document: bytes, location: str) -> tuple[dict[str, Any], dict
 def _checksum(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+UNFINISHED: Final = group_document({"unfinished": True}, {})
+"""Document of a product whose arrays are being created: one that does not exist yet."""
 
 
 @dataclass(frozen=True)

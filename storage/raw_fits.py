@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Box, Detector, HeaderKey
+from skyloom.storage.fits_files import hdu_name
 
 __all__ = ["write_raw_fits"]
 
@@ -97,7 +98,7 @@ def write_raw_fits(
         images += _images(camera, camera.detector(name), raw.image.transpose("y", "x").values)
     hdus = _arranged(primary, images, compress)
     target = Path(path)
-    hdus.writeto(target, overwrite=overwrite)
+    hdus.writeto(target, overwrite=overwrite, checksum=True)
     return target
 
 
@@ -140,7 +141,8 @@ def _images(
                 header[f"DATASEC{amp.name}"] = _section(amp.data)
                 if amp.overscan.size:
                     header[f"BIASSEC{amp.name}"] = _section(amp.overscan)
-        return [(_hdu_name(detector.hdu, detector.name, ""), header, image)]
+        name = hdu_name(detector.hdu, detector) if isinstance(detector.hdu, str) else detector.name
+        return [(name, header, image)]
     parts = []
     for amp in detector.amplifiers:
         box = amp.segment
@@ -150,15 +152,11 @@ def _images(
         header["DATASEC"] = _section(amp.data.shifted(back))
         if amp.overscan.size:
             header["BIASSEC"] = _section(amp.overscan.shifted(back))
-        name = _hdu_name(amp.hdu, detector.name, amp.name)
+        name = f"{detector.name}{amp.name}"
+        if isinstance(amp.hdu, str):
+            name = hdu_name(amp.hdu, detector, amp)
         parts.append((name, header, image[slice(*box.y), slice(*box.x)]))
     return parts
-
-
-def _hdu_name(name: int | str | None, detector: str, amplifier: str) -> str:
-    if not isinstance(name, str):
-        return f"{detector}{amplifier}"
-    return name.replace("{detector}", detector).replace("{amplifier}", amplifier)
 
 
 def _section(box: Box) -> str:

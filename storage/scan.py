@@ -12,7 +12,14 @@ from astropy.io import fits
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Amplifier, Detector, HduName
-from skyloom.storage.fits_files import find_hdu, hdu_names, missing_hdu, open_fits, pixel_type
+from skyloom.storage.fits_files import (
+    find_hdu,
+    hdu_names,
+    missing_hdu,
+    open_fits,
+    pixel_type,
+    reading,
+)
 from skyloom.storage.headers import read_headers
 
 __all__ = ["DetectorFacts", "FileFacts", "detectors_in", "locate", "scan_file"]
@@ -72,7 +79,7 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
         do, one line per problem.
     """
     place = Path(path).expanduser().absolute()
-    with open_fits(place) as hdus:
+    with open_fits(place) as hdus, reading(place):
         parts: list[DetectorFacts] = []
         problems: list[str] = []
         notes: list[str] = []
@@ -170,7 +177,7 @@ def locate(
         whose = f"detector {detector.name}" + (f", amplifier {amp.name}" if amp else "")
         index = find_hdu(hdus, camera, name, detector, amp)
         if index is None:
-            problems.append(missing_hdu(hdus, name, whose))
+            problems.append(missing_hdu(hdus, name, detector, amp))
             continue
         where.append(index)
         if hdus[index].shape != shape:

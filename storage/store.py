@@ -27,6 +27,7 @@ from skyloom.storage.dataset_schema import ProductSchema, validate
 from skyloom.storage.exposures import exposure_table
 from skyloom.storage.layout import (
     BLOCK_NOTE,
+    UNFINISHED,
     Layout,
     group_document,
     requested_layout,
@@ -89,10 +90,16 @@ class Store:
     def products(self) -> list[str]:
         """Return the names of the products, sorted."""
         names = [name for name in self._objects.names("") if name not in {_ROOT, "records"}]
-        return [name for name in names if self._objects.exists(f"{name}/{_ROOT}")]
+        return [name for name in names if name in self]
 
     def __contains__(self, product: object) -> bool:
-        return isinstance(product, str) and self._objects.exists(f"{product}/{_ROOT}")
+        return isinstance(product, str) and self._document(product) is not None
+
+    def _document(self, product: str) -> bytes | None:
+        """Return the document of a product, None while its arrays are still being created."""
+        with medium_errors(f"read product {product!r}"):
+            document = self._objects.read(f"{product}/{_ROOT}")
+        return None if document == UNFINISHED else document
 
     def __getitem__(self, product: str) -> xr.Dataset:
         """Open a product lazily; blocks that are not done read as fill values.
@@ -167,8 +174,9 @@ class Store:
             given["amp"] = self.camera.amplifier_names()
         wanted = requested_layout(schema, given, sizes or {}, attrs or {})
         document_key = f"{schema.name}/{_ROOT}"
+        document = self._document(schema.name)
         old: Layout | None = None
-        if document := self._objects.read(document_key):
+        if document is not None:
             old = Layout.from_document(document, self._objects.location(document_key))
         layout = old.extended(wanted) if old else None
         if old and layout:
@@ -183,6 +191,7 @@ class Store:
                 )
             self._discard(schema.name, wanted.step, old)
             layout = wanted
+            self._objects.write(document_key, UNFINISHED)
             for variable in layout.variables:
                 create_array(self._zarr, layout, variable)
         if not old or layout.document() != document:
@@ -204,7 +213,7 @@ class Store:
             If the store has no such product.
         """
         key = f"{product}/{_ROOT}"
-        document = self._objects.read(key)
+        document = self._document(product)
         if document is None:
             names = ", ".join(self.products()) or "none"
             raise KeyError(f"{self.url} has no product {product!r}; it has {names}")
