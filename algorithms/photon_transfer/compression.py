@@ -1,9 +1,9 @@
 """All pairs of one amplifier condensed into a few numbers per lag, exactly.
 
-Every model is a smooth function of the mean, so its values at a few Chebyshev nodes determine it
-at all pairs: C(mu_i) = nu + mu_i sum_q L_q(mu_i) U_q, with nu = n / g^2 and U_q = (C(mu_q) - nu) /
-mu_q at the nodes. A weighted QR decomposition of this basis, lag by lag, turns the sum of squares
-over pairs into one over nodes, whatever the number of pairs:
+Every model over the mean is a smooth function, so its values at a few Chebyshev nodes determine
+it at all pairs: C(mu_i) = nu + sum_q L_q(mu_i) (mu_i / mu_q) U_q, with nu = n / g^2 the noise and
+U_q the model without it at the nodes. A weighted QR decomposition of this basis, lag by lag, turns
+the sum of squares over pairs into one over nodes, whatever the number of pairs:
 
     sum_i w_i (C_i - C(mu_i))^2 = rest + sum_k (y_k - R_k0 nu - sum_q R_kq U_q)^2
 
@@ -70,13 +70,13 @@ def choose_nodes(mean: Floats, exponent: float, *, degree: int | None = None) ->
     Examples
     --------
     >>> nodes = choose_nodes(np.linspace(10.0, 1000.0, 50), 1.0)
-    >>> values = np.expm1(-nodes.mean / 1000) / nodes.mean
+    >>> values = np.expm1(-nodes.mean / 1000)
     >>> bool(np.allclose(nodes.basis[:, 1:] @ values, np.expm1(-np.linspace(0.01, 1.0, 50)), 1e-12))
     True
     """
     number = degree + 1 if degree is not None else _number_of_nodes(exponent)
     if number >= len(mean):
-        return Nodes(mean.copy(), np.column_stack([np.ones(len(mean)), np.diag(mean)]))
+        return Nodes(mean.copy(), np.eye(len(mean), len(mean) + 1, 1) + np.eye(1, len(mean) + 1))
     half, centre = (mean.max() - mean.min()) / 2, (mean.max() + mean.min()) / 2
     angle = np.pi * (np.arange(number) + 0.5) / number
     orders = np.arange(number)
@@ -84,10 +84,9 @@ def choose_nodes(mean: Floats, exponent: float, *, degree: int | None = None) ->
     at_nodes[0] /= 2
     position = np.arccos(np.clip((mean - centre) / half, -1, 1)) if half > 0 else 0 * mean
     interpolation = np.cos(np.outer(position, orders)) @ at_nodes
-    return Nodes(
-        centre + half * np.cos(angle),
-        np.column_stack([np.ones(len(mean)), mean[:, None] * interpolation]),
-    )
+    nodes = centre + half * np.cos(angle)
+    ratio = mean[:, None] / nodes
+    return Nodes(nodes, np.column_stack([np.ones(len(mean)), ratio * interpolation]))
 
 
 def _number_of_nodes(exponent: float) -> int:
@@ -151,8 +150,8 @@ def compress(nodes: Nodes, weight: Floats, values: Floats) -> Compressed:
     >>> mean = np.linspace(1.0, 2.0, 30)
     >>> nodes = choose_nodes(mean, 0.0, degree=0)
     >>> condensed = compress(nodes, np.ones((1, 30)), 3.0 + 2.0 * mean[None])
-    >>> slope = condensed.data[0, 1] / condensed.triangle[0, 1, 1]
-    >>> round(float(slope), 12)
+    >>> value = condensed.data[0, 1] / condensed.triangle[0, 1, 1]
+    >>> round(float(value / nodes.mean[0]), 12)
     2.0
     """
     return Compressed(*_triangularise(nodes.basis, weight, values))

@@ -137,7 +137,9 @@ def attach_solutions(
             per_lag["chi2_lag"][index, *inside] = np.nansum(square, axis=0)
             chi2_pair[solution.used, index] = np.nansum(square, axis=(1, 2))
             dof[index] = solution.fit.dof
-            predicted[:, index, *inside] = _predicted(curve.mean, solution.fit, model)
+            predicted[:, index, *inside] = _predicted(
+                curve.mean, solution.used, solution.fit, model
+            )
             value[index], error[index] = _named(solution.fit, solution.sigma_scale)
         for name, number_found in found.items():
             per_amp[name][index] = number_found
@@ -238,12 +240,15 @@ def _drift(fit: CovarianceFit, scale: float) -> tuple[Floats, Floats]:
     return (c / divisor).reshape(lags, lags), np.sqrt(square).reshape(lags, lags)
 
 
-def _predicted(mean: Floats, fit: CovarianceFit, model: str) -> Floats:
-    finite = np.isfinite(mean)
+def _predicted(mean: Floats, used: NDArray[np.bool_], fit: CovarianceFit, model: str) -> Floats:
+    """Return the model at every finite mean; the fit has it already where it was used."""
     values = np.full((len(mean), *fit.a.shape), np.nan)
-    values[finite] = model_covariance(
-        fit.a, fit.gain, fit.noise, mean[finite], c=fit.c, model=model
-    )
+    values[used] = fit.model
+    others = np.isfinite(mean) & ~used
+    if others.any():
+        values[others] = model_covariance(
+            fit.a, fit.gain, fit.noise, mean[others], c=fit.c, model=model
+        )
     return values
 
 

@@ -33,6 +33,9 @@ __all__ = ["CovarianceFit", "Start", "fit_covariances", "starting_values"]
 Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-10
+LOOSE_TOLERANCE = 1e-3
+"""Largest decrease of chi2 that a further step promises; loose while weights still change."""
+
 LARGEST_DAMPING = 1e10
 POLYNOMIAL = {"series4": 3, "series4_no_b": 3}
 """Degree of the models that are polynomials in the mean, after division by it."""
@@ -195,20 +198,22 @@ def fit_covariances(
         raise ValueError(f"{usable.sum()} covariances cannot determine {parameters} parameters")
     vector = _join(start.gain, start.a, start.c)
     steps = 0
-    for _ in range(reweightings):
+    for remaining in range(reweightings - 1, -1, -1):
         sigma = np.where(usable, relative_sigma, 0.0) * np.abs(variance)[:, None, None]
         weight = np.where(sigma > 0, sigma, np.inf) ** -2.0
         nodes = choose_nodes(mean, _exponent(vector, lags, mean), degree=POLYNOMIAL.get(model))
         data = compress(nodes, weight.reshape(flat).T, values.reshape(flat).T)
         problem = _Problem(model, lags, nodes, data, dof)
-        vector, rows, converged, taken = _minimise(problem, vector, iterations)
+        tolerance = LOOSE_TOLERANCE if remaining else TOLERANCE
+        vector, converged, taken = _minimise(problem, vector, iterations, tolerance)
         steps += taken
         gain, a, c = _split(vector, lags)
         noise = _noise(problem, vector)
-        predicted = model_covariance(a, gain, noise, mean, c=c, model=model)
-        variance = predicted[:, 0, 0]
+        signal = np.sum(nodes.basis[:, 1:] * _signal(problem, vector)[0], axis=1)
+        variance = signal + noise[0, 0] / gain**2
+    predicted = model_covariance(a, gain, noise, mean, c=c, model=model)
     chi2 = float(np.sum((values - predicted) ** 2 * weight))
-    errors = _errors(problem, vector, rows)
+    errors = _errors(problem, vector)
     sigma = np.where(usable, sigma, np.nan)
     return CovarianceFit(gain, a, c, noise, predicted, sigma, chi2, dof, *errors, converged, steps)
 
@@ -234,11 +239,11 @@ def _exponent(vector: Floats, lags: int, mean: Floats) -> float:
 
 
 def _signal(problem: _Problem, vector: Floats) -> Floats:
-    """Return U, the model without noise over the mean, (lag, node) in adu."""
+    """Return the model without noise at the nodes, (lag, node) in adu2."""
     gain, a, c = _split(vector, problem.lags)
     mean = problem.nodes.mean
     values = model_covariance(a, gain, 0.0, mean, c=c, model=problem.model)
-    return np.asarray(values.reshape(len(mean), -1).T / mean)
+    return np.asarray(values.reshape(len(mean), -1).T)
 
 
 def _residual(problem: _Problem, vector: Floats) -> Floats:
@@ -248,34 +253,39 @@ def _residual(problem: _Problem, vector: Floats) -> Floats:
     return np.asarray(problem.data.data[:, 1:] - model)
 
 
-def _derivatives(problem: _Problem, vector: Floats) -> Floats:
-    """Return dU / d(gain, a, c), (lag, node, parameter)."""
+def _rows(
+    problem: _Problem, vector: Floats, residual: Floats, rows: Floats, *, first: int = 1
+) -> Floats:
+    """Fill in derivatives of the condensed model by gain, a and c, and the residuals beside them.
+
+    From row ``first`` of each lag on; ``rows`` is (lag, row, parameter + 1).
+    """
     gain, a, c = _split(vector, problem.lags)
-    mean = problem.nodes.mean
-    found = model_jacobian(a, gain, 0.0, mean, c=c, model=problem.model)
-    parts = [found.by_gain[:, :, None], found.by_a]
+    found = model_jacobian(a, gain, 0.0, problem.nodes.mean, c=c, model=problem.model)
+    triangle = problem.data.triangle[:, first:, 1:]
+    square = problem.lags**2
+    np.matmul(triangle, found.by_gain[:, :, None], out=rows[:, :, :1])
+    np.matmul(triangle, found.by_a, out=rows[:, :, 1 : 1 + square])
     if found.by_c is not None:
-        parts.append(found.by_c)
-    return np.concatenate(parts, axis=2) / mean[:, None]
+        np.matmul(triangle, found.by_c, out=rows[:, :, 1 + square : -1])
+    rows[:, :, -1] = residual
+    return rows
 
 
 def _minimise(
-    problem: _Problem, vector: Floats, iterations: int
-) -> tuple[Floats, Floats, bool, int]:
-    """Return the best parameters, dU by parameters there, convergence and number of steps."""
-    triangle = problem.data.triangle[:, 1:, 1:]
+    problem: _Problem, vector: Floats, iterations: int, tolerance: float
+) -> tuple[Floats, bool, int]:
+    """Return the best parameters, whether they converged and the number of steps."""
     residual, damping = _residual(problem, vector), 0.0
     chi2 = float(np.sum(residual**2))
     floor = float(np.sum(problem.data.rest))
+    rows = np.empty((*residual.shape, len(vector) + 1))
     for step_number in range(1, iterations + 1):
-        slopes = _derivatives(problem, vector)
-        rows = (triangle @ slopes).reshape(residual.size, -1)
-        normal = gram(np.column_stack([rows, residual.ravel()]))
-        scale = np.sqrt(np.diag(normal)[:-1])
-        scale = np.where(scale > 0, scale, 1.0)
+        normal = gram(_rows(problem, vector, residual, rows).reshape(residual.size, -1))
+        scale = _scale(normal[:-1, :-1])
         gradient = normal[-1, :-1] / scale
         normal = normal[:-1, :-1] / np.outer(scale, scale)
-        limit = TOLERANCE * max(1.0, (chi2 + floor) / max(problem.dof, 1))
+        limit = tolerance * max(1.0, (chi2 + floor) / max(problem.dof, 1))
         while damping < LARGEST_DAMPING:
             step = solve(cholesky(normal + damping * np.eye(len(normal))), gradient)
             expected = float(np.sum(gradient * step))
@@ -287,12 +297,18 @@ def _minimise(
                 break
             damping = max(10 * damping, 1e-4)
         else:
-            return vector, slopes, False, step_number
+            return vector, False, step_number
         vector, residual, chi2 = trial, tried, reached
         if expected <= limit and damping < 1:
-            return vector, slopes, True, step_number
+            return vector, True, step_number
         damping = damping / 100 if damping > 1e-6 else 0.0
-    return vector, slopes, False, iterations
+    return vector, False, iterations
+
+
+def _scale(normal: Floats) -> Floats:
+    """Return the factors that give a normal matrix a unit diagonal."""
+    diagonal = np.diag(normal)
+    return np.asarray(np.sqrt(np.where(diagonal > 0, diagonal, 1.0)))
 
 
 def _noise(problem: _Problem, vector: Floats) -> Floats:
@@ -304,16 +320,16 @@ def _noise(problem: _Problem, vector: Floats) -> Floats:
     return np.asarray(vector[0] ** 2 * noise).reshape(problem.lags, problem.lags)
 
 
-def _errors(problem: _Problem, vector: Floats, slopes: Floats) -> tuple[Floats, Floats, Floats]:
+def _errors(problem: _Problem, vector: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the covariances of the parameters, of each noise, and between the two."""
-    triangle = problem.data.triangle
-    normal = gram((triangle[:, 1:, 1:] @ slopes).reshape(-1, slopes.shape[2]))
-    scale = np.sqrt(np.diag(normal))
-    scale = np.where(scale > 0, scale, 1.0)
-    covariance = inverse(cholesky(normal / np.outer(scale, scale))) / np.outer(scale, scale)
-    first = triangle[:, 0]
-    by_parameter = -np.sum(first[:, 1:, None] * slopes, axis=1) * (vector[0] ** 2 / first[:, :1])
+    first = problem.data.triangle[:, 0, 0]
+    rows = np.empty((*problem.data.data.shape, len(vector) + 1))
+    rows = _rows(problem, vector, np.zeros(1), rows, first=0)[:, :, :-1]
+    normal = gram(rows[:, 1:].reshape(-1, len(vector)))
+    scale = np.outer(*[_scale(normal)] * 2)
+    covariance = inverse(cholesky(normal / scale)) / scale
+    by_parameter = -rows[:, 0] * (vector[0] ** 2 / first)[:, None]
     by_parameter[:, 0] += 2 * _noise(problem, vector).ravel() / vector[0]
     cross = np.einsum("pi,ij->pj", by_parameter, covariance)
-    own = (vector[0] ** 2 / first[:, 0]) ** 2 + np.sum(cross * by_parameter, axis=1)
+    own = (vector[0] ** 2 / first) ** 2 + np.sum(cross * by_parameter, axis=1)
     return covariance, own.reshape(problem.lags, problem.lags), cross

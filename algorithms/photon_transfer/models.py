@@ -28,7 +28,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms.photon_transfer.lattice import convolution_matrices, from_modes, to_modes
-from skyloom.algorithms.photon_transfer.modes import mode_covariance
+from skyloom.algorithms.photon_transfer.modes import mode_covariance, mode_derivatives
 from skyloom.algorithms.vocabulary import ADU, ADU2, AMP, LAG_X, LAG_Y
 
 __all__ = [
@@ -128,7 +128,7 @@ def model_covariance(
     signal = gain * mean[:, None, None]
     modes = mode_covariance(model, to_modes(a), None if c is None else to_modes(c), signal)
     noise = np.broadcast_to(np.asarray(noise, dtype=np.float64), np.shape(noise) or a.shape)
-    return np.asarray((from_modes(modes.value, len(a)) + noise[: len(a), : len(a)]) / gain**2)
+    return np.asarray((from_modes(modes, len(a)) + noise[: len(a), : len(a)]) / gain**2)
 
 
 def model_jacobian(
@@ -171,7 +171,7 @@ def model_jacobian(
     lags, signal = len(a), gain * mean[:, None, None]
     if model in MODELS_WITH_B and c is None:
         c = np.zeros_like(a)
-    modes = mode_covariance(model, to_modes(a), None if c is None else to_modes(c), signal)
+    modes = mode_derivatives(model, to_modes(a), None if c is None else to_modes(c), signal)
     noise = np.broadcast_to(np.asarray(noise, dtype=np.float64), np.shape(noise) or a.shape)
     total = from_modes(modes.value, lags) + noise[:lags, :lags]
     by_gain = (

@@ -7,17 +7,20 @@ C and its derivatives, element by element.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Modes", "growth", "growth_slope", "mode_covariance"]
+__all__ = ["Modes", "growth", "growth_slope", "mode_covariance", "mode_derivatives"]
 
 Floats = NDArray[np.float64]
 
-SERIES_LIMIT = 0.3
-SERIES_TERMS = 14
+SERIES_LIMIT = 0.1
+SERIES = tuple((k + 1) / math.factorial(k + 2) for k in range(10))
+"""Power series of the slope of the growth; ten terms are exact to rounding below the limit."""
+
 LEAST_QUADRATURE_POINTS = 8
 
 
@@ -40,14 +43,18 @@ def growth(x: ArrayLike) -> Floats:
     [1.0, 1.718282]
     """
     x = np.asarray(x, dtype=np.float64)
-    safe = np.where(x == 0, 1.0, x)
-    return np.where(x == 0, 1.0, np.expm1(x) / safe)
+    value = np.empty_like(x)
+    np.expm1(x, out=value)
+    zero = x == 0
+    np.divide(value, x, out=value, where=~zero)
+    value[zero] = 1.0
+    return value
 
 
 def growth_slope(x: ArrayLike) -> Floats:
     """Return the derivative of `growth`, [e^x (x - 1) + 1] / x^2, with its limit 1/2 at 0.
 
-    Below 0.3 the power series sum_k x^k (k + 1) / (k + 2)! takes over, because the closed form
+    Below 0.1 the power series sum_k x^k (k + 1) / (k + 2)! takes over, because the closed form
     cancels there.
 
     Parameters
@@ -64,15 +71,19 @@ def growth_slope(x: ArrayLike) -> Floats:
     >>> [round(float(value), 6) for value in growth_slope([0.0, 1.0])]
     [0.5, 1.0]
     """
-    x = np.asarray(x, dtype=np.float64)
+    return _growth_and_slope(np.asarray(x, dtype=np.float64))[1]
+
+
+def _growth_and_slope(x: Floats) -> tuple[Floats, Floats]:
+    value = growth(x)
     near = np.abs(x) < SERIES_LIMIT
     small = np.where(near, x, 0.0)
-    term = np.cumprod(np.arange(1.0, SERIES_TERMS + 2))
-    series = np.full_like(small, SERIES_TERMS / term[SERIES_TERMS])
-    for power in range(SERIES_TERMS - 2, -1, -1):
-        series = series * small + (power + 1) / term[power + 1]
-    large = np.where(near, 1.0, x)
-    return np.where(near, series, (np.exp(large) - growth(large)) / large)
+    series = np.full_like(small, SERIES[-1])
+    for factor in SERIES[-2::-1]:
+        series *= small
+        series += factor
+    closed = (np.exp(x) - value) / np.where(near, 1.0, x)
+    return value, np.where(near, series, closed)
 
 
 class Modes(NamedTuple):
@@ -89,8 +100,8 @@ class Modes(NamedTuple):
 
 def _exact_modes(a: Floats, signal: Floats) -> Modes:
     x = 2 * a * signal
-    value = growth(x)
-    return Modes(value * signal, x * value + 1, 2 * signal**2 * growth_slope(x), None)
+    value, slope = _growth_and_slope(x)
+    return Modes(value * signal, x * value + 1, 2 * signal**2 * slope, None)
 
 
 def _exact_b_modes(a: Floats, c: Floats, signal: Floats) -> Modes:
@@ -118,7 +129,31 @@ def _series_modes(a: Floats, c: Floats, signal: Floats) -> Modes:
     return Modes(value, slope, by_a, by_c)
 
 
-def mode_covariance(model: str, a: Floats, c: Floats | None, signal: Floats) -> Modes:
+def mode_covariance(model: str, a: Floats, c: Floats | None, signal: Floats) -> Floats:
+    """Return the covariance of each mode, without derivatives.
+
+    Parameters
+    ----------
+    model, a, c, signal
+        As in `mode_derivatives`.
+
+    Returns
+    -------
+    array, (..., mode_y, mode_x), float64, electron2
+
+    Examples
+    --------
+    >>> float(mode_covariance("exact", np.zeros((1, 1)), None, np.full((1, 1, 1), 7.0))[0, 0, 0])
+    7.0
+    """
+    if model in ("exact", "exp00") or (model == "exact_b" and c is None):
+        value = growth(2 * a * signal)
+        value *= signal
+        return value
+    return mode_derivatives(model, a, c, signal).value
+
+
+def mode_derivatives(model: str, a: Floats, c: Floats | None, signal: Floats) -> Modes:
     """Return the covariance of each mode and its derivatives.
 
     Parameters
@@ -138,9 +173,9 @@ def mode_covariance(model: str, a: Floats, c: Floats | None, signal: Floats) -> 
 
     Examples
     --------
-    >>> modes = mode_covariance("exact", np.zeros((1, 1)), None, np.full((1, 1, 1), 7.0))
-    >>> float(modes.value[0, 0, 0])
-    7.0
+    >>> modes = mode_derivatives("exact", np.zeros((1, 1)), None, np.full((1, 1, 1), 7.0))
+    >>> float(modes.by_a[0, 0, 0])
+    49.0
     """
     if model in ("exact", "exp00") or (model == "exact_b" and c is None):
         return _exact_modes(a, signal)

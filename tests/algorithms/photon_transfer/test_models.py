@@ -149,7 +149,7 @@ def test_each_mode_solves_the_differential_equation(a: float, c: float) -> None:
     mode = mode_covariance(
         "exact_b", np.full((1, 1), a), np.full((1, 1), c), np.full((1, 1, 1), 1.2e5)
     )
-    assert mode.value[0, 0, 0] == pytest.approx(solution.y[0, -1], rel=1e-10)
+    assert mode[0, 0, 0] == pytest.approx(solution.y[0, -1], rel=1e-10)
 
 
 def test_with_zero_drift_exact_b_is_exact() -> None:
