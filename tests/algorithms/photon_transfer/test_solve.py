@@ -445,7 +445,7 @@ def test_parameters_refuse_what_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="not below maximum_mean"):
         SolveParameters(minimum_mean=10.0, maximum_mean=5.0)
     with pytest.raises(ValueError, match="extra"):
-        SolveParameters(modle="exact")
+        SolveParameters(gain="exact")
     with pytest.raises(ValueError, match="empty sequence"):
         assemble_pairs([])
 
