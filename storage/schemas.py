@@ -102,6 +102,14 @@ def _pair_part(
     if lags:
         found += _variables(matrices, _LAGS)
         found += (
+            Variable(
+                "read_noise_source",
+                amp,
+                "uint8",
+                fill=int(v.ReadNoiseSource.NONE),
+                description="where the read noise is known from",
+                flags=v.flag_attributes(v.ReadNoiseSource),
+            ),
             Variable("covariance_count", matrices, "int64", fill=0, description="pixel pairs used"),
         )
     return found
@@ -291,6 +299,7 @@ BRIGHTER_FATTER: Final = ProductSchema(
         Variable(
             "kernel",
             (v.DETECTOR, v.AMP, v.KERNEL_Y, v.KERNEL_X),
+            unit=v.PER_ELECTRON,
             description="brighter-fatter kernel of the amplifier",
         ),
         Variable(
@@ -303,6 +312,7 @@ BRIGHTER_FATTER: Final = ProductSchema(
         Variable(
             "detector_kernel",
             (v.DETECTOR, v.KERNEL_Y, v.KERNEL_X),
+            unit=v.PER_ELECTRON,
             description="mean kernel of the detector's valid amplifiers",
         ),
     ),
