@@ -311,7 +311,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a product in a format that others read."""
-    from skyloom.storage.export import export as export_product
+    from skyloom.storage.exports import export as export_product
 
     export_product(_open(store), product, path, file_format)
     typer.echo(str(path))

@@ -9,11 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skyloom.storage.camera_check import check_camera
-    from skyloom.storage.export import export
-    from skyloom.storage.ingest import ingest_fits
-
     from skyloom.storage.camera import Camera, load_camera
+    from skyloom.storage.camera_check import check_camera
+    from skyloom.storage.exports import export
+    from skyloom.storage.ingest import ingest_fits
     from skyloom.storage.records import Record, block_key
     from skyloom.storage.store import Store, create_store, open_store
 
@@ -34,7 +33,7 @@ _HOMES = {
     "Camera": "camera",
     "load_camera": "camera",
     "check_camera": "camera_check",
-    "export": "export",
+    "export": "exports",
     "ingest_fits": "ingest",
     "Record": "records",
     "block_key": "records",

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage import create_store, ingest_fits, open_store
 from skyloom.storage.camera import Camera
-from skyloom.storage.export import write_raw_fits
+from skyloom.storage.exports import write_raw_fits
 from skyloom.storage.fits_files import cast_pixels, find_files, pixel_type
 from skyloom.storage.ingest import ingest_file, plan_ingest, scan_file
 from skyloom.storage.store import Store

@@ -23,7 +23,7 @@ from skyloom.algorithms.errors import ChecksumError, StoreError
 from skyloom.storage import create_store, load_camera, open_store
 from skyloom.storage.camera import Camera
 from skyloom.storage.dataset_schema import ProductSchema
-from skyloom.storage.export import write_raw_fits
+from skyloom.storage.exports import write_raw_fits
 from skyloom.storage.ingest import ingest_fits
 from skyloom.storage.objects import medium_errors
 from skyloom.storage.records import Record

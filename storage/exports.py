@@ -6,6 +6,7 @@ Only blocks that are done are exported.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -141,7 +142,7 @@ def _writer(chosen: str, table: Table, provenance: Mapping[str, Any]) -> Callabl
             table.meta.update(provenance)
             table.write(path, format="ascii.ecsv")
         elif chosen == "fits":
-            hdu = fits.BinTableHDU(table, name=str(provenance["product"]).upper())
+            hdu = _table_hdu(table, str(provenance["product"]).upper())
             _add_cards(hdu.header, provenance)
             fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
         elif chosen == "csv":
@@ -154,6 +155,24 @@ def _writer(chosen: str, table: Table, provenance: Mapping[str, Any]) -> Callabl
             _write_parquet(_flat(table), provenance, path)
 
     return write
+
+
+def _table_hdu(table: Table, name: str) -> fits.BinTableHDU:
+    """Return a table HDU. Its comments hold all units; the FITS standard has no electron."""
+    bare = table.copy(copy_data=False)
+    for column in bare.colnames:
+        bare[column].unit = None
+    hdu = fits.BinTableHDU(bare, name=name)
+    for number, column in enumerate(bare.colnames, 1):
+        unit = table[column].unit
+        text = table[column].description or column
+        if unit is not None:
+            hdu.header[f"TCOMM{number}"] = _ascii(f"{text} [{unit}]".replace(" / ", "/"))
+            with contextlib.suppress(ValueError):
+                hdu.header[f"TUNIT{number}"] = unit.to_string("fits")
+        else:
+            hdu.header[f"TCOMM{number}"] = _ascii(text)
+    return hdu
 
 
 def _write_parquet(frame: pd.DataFrame, provenance: Mapping[str, Any], path: Path) -> None:
