@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from skyloom.algorithms.photon_transfer.models import MODELS_OF_VARIANCE
 from skyloom.algorithms.photon_transfer.solve_parameters import ALL_AMPS, SolveParameters
 from skyloom.algorithms.vocabulary import (
     ADU,
@@ -92,7 +93,7 @@ def assemble_pairs(
     else:
         status = np.zeros(mean.shape, dtype=np.uint8)
     finite = np.isfinite(mean) & np.isfinite(variance)
-    if parameters.model != "exp00" and "covariance" in joined:
+    if parameters.model not in MODELS_OF_VARIANCE and "covariance" in joined:
         finite &= np.isfinite(joined["covariance"].to_numpy()).all(axis=(2, 3))
     status = _recode(status, ~finite, PairStatus.NONFINITE_STAT)
     if "ks_p" in joined:

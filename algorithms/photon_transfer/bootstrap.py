@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms.photon_transfer.fit import CovarianceFit, Start, fit_covariances
+from skyloom.algorithms.photon_transfer.models import MODELS_OF_VARIANCE
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
 from skyloom.algorithms.photon_transfer.weights import relative_sigma
 from skyloom.algorithms.vocabulary import (
@@ -145,7 +146,7 @@ def _replicas(
     fitted = int(np.isfinite(ptc["a"].to_numpy()[index, 0]).sum())
     inside = (slice(None), slice(fitted), slice(fitted))
     model, relative = model[inside], relative[used, index][inside]
-    if parameters.model == "exp00":
+    if parameters.model in MODELS_OF_VARIANCE:
         data = ptc["variance"].to_numpy()[used, index][:, None, None]
     else:
         data = ptc["covariance"].to_numpy()[used, index][inside]

@@ -154,7 +154,7 @@ def fit_covariances(
         finite are left out.
     start : Start
         First gain and coefficients, see `starting_values`.
-    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00"}
+    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00", "linear"}
         The model.
     variance_start : array, (pair), float64, adu2, optional
         Variance that weights the first fit; by default the measured one.
@@ -192,11 +192,11 @@ def fit_covariances(
     values = np.where(usable, covariance, 0.0)
     variance = values[:, 0, 0] if variance_start is None else variance_start
     lags, flat = covariance.shape[1], (len(mean), -1)
-    parameters = 1 + lags**2 * (2 + (start.c is not None))
+    parameters = 1 + lags**2 * (1 + (model != "linear") + (start.c is not None))
     dof = int(usable.sum()) - parameters
     if dof < 0:
         raise ValueError(f"{usable.sum()} covariances cannot determine {parameters} parameters")
-    vector = _join(start.gain, start.a, start.c)
+    vector = _join(start.gain, np.zeros((1, 1)) if model == "linear" else start.a, start.c)
     steps = 0
     for remaining in range(reweightings - 1, -1, -1):
         sigma = np.where(usable, relative_sigma, 0.0) * np.abs(variance)[:, None, None]
@@ -282,9 +282,9 @@ def _minimise(
     rows = np.empty((*residual.shape, len(vector) + 1))
     for step_number in range(1, iterations + 1):
         normal = gram(_rows(problem, vector, residual, rows).reshape(residual.size, -1))
-        scale = _scale(normal[:-1, :-1])
-        gradient = normal[-1, :-1] / scale
-        normal = normal[:-1, :-1] / np.outer(scale, scale)
+        gradient = normal[-1, :-1]
+        normal, scale = _scaled(normal[:-1, :-1])
+        gradient = gradient / scale
         limit = tolerance * max(1.0, (chi2 + floor) / max(problem.dof, 1))
         while damping < LARGEST_DAMPING:
             step = solve(cholesky(normal + damping * np.eye(len(normal))), gradient)
@@ -305,10 +305,17 @@ def _minimise(
     return vector, False, iterations
 
 
-def _scale(normal: Floats) -> Floats:
-    """Return the factors that give a normal matrix a unit diagonal."""
+def _scaled(normal: Floats) -> tuple[Floats, Floats]:
+    """Return a normal matrix scaled to a unit diagonal, and the factors that do so.
+
+    Parameters that the data say nothing of, such as those that a model fixes, get a unit
+    diagonal too, so that they take no step.
+    """
     diagonal = np.diag(normal)
-    return np.asarray(np.sqrt(np.where(diagonal > 0, diagonal, 1.0)))
+    scale = np.asarray(np.sqrt(np.where(diagonal > 0, diagonal, 1.0)))
+    scaled = normal / np.outer(scale, scale)
+    np.fill_diagonal(scaled, 1.0)
+    return scaled, scale
 
 
 def _noise(problem: _Problem, vector: Floats) -> Floats:
@@ -326,8 +333,9 @@ def _errors(problem: _Problem, vector: Floats) -> tuple[Floats, Floats, Floats]:
     rows = np.empty((*problem.data.data.shape, len(vector) + 1))
     rows = _rows(problem, vector, np.zeros(1), rows, first=0)[:, :, :-1]
     normal = gram(rows[:, 1:].reshape(-1, len(vector)))
-    scale = np.outer(*[_scale(normal)] * 2)
-    covariance = inverse(cholesky(normal / scale)) / scale
+    free = np.diag(normal) > 0
+    scaled, scale = _scaled(normal)
+    covariance = inverse(cholesky(scaled)) * np.outer(free, free) / np.outer(scale, scale)
     by_parameter = -rows[:, 0] * (vector[0] ** 2 / first)[:, None]
     by_parameter[:, 0] += 2 * _noise(problem, vector).ravel() / vector[0]
     cross = np.einsum("pi,ij->pj", by_parameter, covariance)

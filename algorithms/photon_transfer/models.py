@@ -10,6 +10,7 @@ modes of the symmetrised coefficients (c = a b, element by element in lags). The
 ``series4``             the first four powers of M: equation 20 of Astier et al. 2019
 ``series4_no_b``        the same with c = 0
 ``exp00``               the variance alone, only a_00: equation 16 of Astier et al. 2019
+``linear``              the variance alone, a = 0: the classical curve, as in EMVA 1288
 ======================  =========================================================================
 
 All arrays are ``(..., lag_y, lag_x)``. Covariances are those of ONE flat in adu2,
@@ -33,6 +34,7 @@ from skyloom.algorithms.vocabulary import ADU, ADU2, AMP, LAG_X, LAG_Y
 
 __all__ = [
     "MODELS",
+    "MODELS_OF_VARIANCE",
     "MODELS_WITH_B",
     "ModelJacobian",
     "evaluate_model",
@@ -42,7 +44,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-MODELS: Final = ("exact", "exact_b", "series4", "series4_no_b", "exp00")
+MODELS: Final = ("exact", "exact_b", "series4", "series4_no_b", "exp00", "linear")
+MODELS_OF_VARIANCE: Final = ("exp00", "linear")
 MODELS_WITH_B: Final = ("exact_b", "series4")
 
 
@@ -68,8 +71,8 @@ def _checked(
     if c is not None and model not in MODELS_WITH_B:
         raise ValueError(f"model {model!r} has no c; models with c are {', '.join(MODELS_WITH_B)}")
     a = np.atleast_2d(np.asarray(a, dtype=np.float64))
-    if model == "exp00":
-        a = a[:1, :1]
+    if model in MODELS_OF_VARIANCE:
+        a = a[:1, :1] if model == "exp00" else np.zeros((1, 1))
     if a.ndim != 2 or a.shape[0] != a.shape[1]:
         raise ValueError(f"a has shape {a.shape}; it must be square, (lag_y, lag_x)")
     if c is not None:
@@ -102,8 +105,8 @@ def model_covariance(
         Mean signals.
     c : array_like, (lag_y, lag_x), 1/electron2, optional
         First-order drift a b of the coefficients, for ``exact_b`` and ``series4``.
-    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00"}
-        The model; ``exp00`` uses and returns lag (0, 0) alone.
+    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00", "linear"}
+        The model; ``exp00`` and ``linear`` use and return lag (0, 0) alone.
 
     Returns
     -------
@@ -177,11 +180,12 @@ def model_jacobian(
     by_gain = (
         from_modes(modes.by_signal, lags) * mean[:, None, None] / gain**2 - 2 * total / gain**3
     )
+    by_a = modes.by_a / gain**2 if model != "linear" else 0.0 * modes.by_a
     has_c = model in MODELS_WITH_B and modes.by_c is not None
     return ModelJacobian(
         (total / gain**2).reshape(len(mean), -1).T,
         by_gain.reshape(len(mean), -1).T,
-        convolution_matrices(from_modes(modes.by_a / gain**2, 2 * lags - 1), lags),
+        convolution_matrices(from_modes(by_a, 2 * lags - 1), lags),
         convolution_matrices(from_modes(modes.by_c / gain**2, 2 * lags - 1), lags)
         if has_c and modes.by_c is not None
         else None,

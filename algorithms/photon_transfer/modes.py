@@ -146,7 +146,7 @@ def mode_covariance(model: str, a: Floats, c: Floats | None, signal: Floats) -> 
     >>> float(mode_covariance("exact", np.zeros((1, 1)), None, np.full((1, 1, 1), 7.0))[0, 0, 0])
     7.0
     """
-    if model in ("exact", "exp00") or (model == "exact_b" and c is None):
+    if model in ("exact", "exp00", "linear") or (model == "exact_b" and c is None):
         value = growth(2 * a * signal)
         value *= signal
         return value
@@ -158,7 +158,7 @@ def mode_derivatives(model: str, a: Floats, c: Floats | None, signal: Floats) ->
 
     Parameters
     ----------
-    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00"}
+    model : {"exact", "exact_b", "series4", "series4_no_b", "exp00", "linear"}
         The model.
     a : array, (mode_y, mode_x), 1/electron
         Modes of the symmetrised coefficients.
@@ -177,7 +177,7 @@ def mode_derivatives(model: str, a: Floats, c: Floats | None, signal: Floats) ->
     >>> float(modes.by_a[0, 0, 0])
     49.0
     """
-    if model in ("exact", "exp00") or (model == "exact_b" and c is None):
+    if model in ("exact", "exp00", "linear") or (model == "exact_b" and c is None):
         return _exact_modes(a, signal)
     drift = np.zeros_like(a) if c is None else c
     if model == "exact_b":

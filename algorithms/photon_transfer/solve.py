@@ -13,6 +13,7 @@ from skyloom.algorithms.photon_transfer.amplifier import Curve, solve_amplifier
 from skyloom.algorithms.photon_transfer.assembly import assemble_pairs
 from skyloom.algorithms.photon_transfer.curves import attach_solutions
 from skyloom.algorithms.photon_transfer.long_range import subtract_long_range
+from skyloom.algorithms.photon_transfer.models import MODELS_OF_VARIANCE
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
 from skyloom.algorithms.photon_transfer.weights import relative_sigma
 from skyloom.algorithms.vocabulary import (
@@ -39,9 +40,9 @@ def solve(
     ----------
     pairs : Dataset or sequence of Dataset, (pair, amp[, lag_y, lag_x])
         What extraction measured: ``mean`` (adu), ``variance`` (adu2) and, for every model but
-        ``exp00``, ``covariance`` (adu2) of one flat; ``variance_sigma`` or ``count``,
-        ``covariance_sigma`` or ``covariance_count`` unless the weights are relative. Other
-        variables are carried through. Without ``pair_status`` all finite pairs are OK.
+        ``exp00`` and ``linear``, ``covariance`` (adu2) of one flat; ``variance_sigma`` or
+        ``count``, ``covariance_sigma`` or ``covariance_count`` unless the weights are relative.
+        Other variables are carried through. Without ``pair_status`` all finite pairs are OK.
     parameters : SolveParameters, optional
         Model, ranges, thresholds.
 
@@ -120,10 +121,10 @@ def solve(
 def _with_lags(pairs: xr.Dataset, parameters: SolveParameters) -> tuple[xr.Dataset, int]:
     """Return the pairs with dimensions of lag, and how many lags are to be fitted."""
     if "covariance" not in pairs:
-        if parameters.model != "exp00":
+        if parameters.model not in MODELS_OF_VARIANCE:
             raise ValueError(
                 f"pairs has no covariance, which model {parameters.model!r} needs; "
-                "model 'exp00' fits the variance alone"
+                f"{' and '.join(MODELS_OF_VARIANCE)} fit the variance alone"
             )
         measured = 1
     else:
@@ -132,7 +133,7 @@ def _with_lags(pairs: xr.Dataset, parameters: SolveParameters) -> tuple[xr.Datas
             raise ValueError(
                 f"covariance has {pairs.sizes[LAG_Y]} x {measured} lags; they must be as many in y"
             )
-    fitted = 1 if parameters.model == "exp00" else parameters.lags or measured
+    fitted = 1 if parameters.model in MODELS_OF_VARIANCE else parameters.lags or measured
     if fitted > measured:
         raise ValueError(f"lags is {fitted}, but only {measured} were measured")
     missing = {name: np.arange(measured) for name in (LAG_Y, LAG_X) if name not in pairs.coords}
@@ -143,8 +144,8 @@ def _without_long_range(
     pairs: xr.Dataset, relative: Floats, parameters: SolveParameters
 ) -> xr.Dataset:
     """Return the pairs without long-range covariances, which are kept as coefficients."""
-    if "covariance" not in pairs or parameters.model == "exp00":
-        raise ValueError("long-range covariances need a model of covariances, not 'exp00'")
+    if "covariance" not in pairs or parameters.model in MODELS_OF_VARIANCE:
+        raise ValueError("long-range covariances need a model of covariances")
     covariance = pairs["covariance"].to_numpy().astype(np.float64)
     variance = pairs["variance"].to_numpy().astype(np.float64)
     flat = (-1, *covariance.shape[2:])
@@ -171,7 +172,7 @@ def _curves(
     pairs: xr.Dataset, relative: Floats, fitted: int, parameters: SolveParameters
 ) -> list[Curve]:
     mean, variance = (pairs[name].to_numpy().astype(np.float64) for name in ("mean", "variance"))
-    if parameters.model == "exp00":
+    if parameters.model in MODELS_OF_VARIANCE:
         covariance = variance[:, :, None, None]
     else:
         covariance = pairs["covariance"].to_numpy().astype(np.float64)

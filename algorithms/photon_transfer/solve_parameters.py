@@ -108,10 +108,11 @@ class LinearityParameters(Parameters):
 class SolveParameters(Parameters):
     """Everything that decides the result of `solve`."""
 
-    model: Literal["exact", "exact_b", "series4", "series4_no_b", "exp00"] = Field(
+    model: Literal["exact", "exact_b", "series4", "series4_no_b", "exp00", "linear"] = Field(
         "exact",
         description="exact: closed form; exact_b: with drift b; series4: equation 20 of Astier et "
-        "al. 2019; series4_no_b: without b; exp00: equation 16, the variance alone",
+        "al. 2019; series4_no_b: without b; exp00: equation 16, the variance alone; linear: the "
+        "variance alone, proportional to the signal, as camera standards have it",
     )
     lags: int | None = Field(
         None, ge=1, description="lags that are fitted on each axis; None: all that were measured"

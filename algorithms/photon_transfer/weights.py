@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from skyloom.algorithms.photon_transfer.models import MODELS_OF_VARIANCE
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
 from skyloom.algorithms.vocabulary import AMP, LAG_X, PAIR
 
@@ -47,8 +48,8 @@ def relative_sigma(pairs: xr.Dataset, parameters: SolveParameters) -> Floats:
     array([0.1])
     """
     shape = (pairs.sizes[PAIR], pairs.sizes[AMP])
-    exp00 = parameters.model == "exp00"
-    lags = 1 if exp00 else pairs.sizes[LAG_X]
+    variance_only = parameters.model in MODELS_OF_VARIANCE
+    lags = 1 if variance_only else pairs.sizes[LAG_X]
     # the variance has twice the relative variance of a covariance, and where both lags are
     # not zero two diagonals are averaged
     axis = np.arange(lags) == 0
@@ -56,7 +57,7 @@ def relative_sigma(pairs: xr.Dataset, parameters: SolveParameters) -> Floats:
     if parameters.weights == "relative":
         return np.broadcast_to(np.sqrt(squares / 2), (*shape, lags, lags))
     sigma_name, count_name = (
-        ("variance_sigma", "count") if exp00 else ("covariance_sigma", "covariance_count")
+        ("variance_sigma", "count") if variance_only else ("covariance_sigma", "covariance_count")
     )
     if sigma_name not in pairs and count_name not in pairs:
         raise ValueError(

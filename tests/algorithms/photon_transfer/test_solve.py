@@ -431,7 +431,7 @@ def test_bad_amplifiers_are_filled_on_request_only() -> None:
             "covariance in 'adu' where 'adu2'",
         ),
         (lambda p: p.isel(lag_y=slice(3)), {}, "3 x 4 lags"),
-        (lambda p: p, {"model": "exp00", "long_range": {"enabled": True}}, "not 'exp00'"),
+        (lambda p: p, {"model": "exp00", "long_range": {"enabled": True}}, "model of covariances"),
     ],
 )
 def test_misuse_is_refused_before_any_fit(
