@@ -201,13 +201,13 @@ def parse_camera(text: str, source: str) -> Camera:
 
     Examples
     --------
-    >>> parse_camera("name: mine\\ndetecters: []\\n", "mine.yaml")
+    >>> parse_camera("name: mine\\ndetectorss: []\\n", "mine.yaml")
     Traceback (most recent call last):
         ...
     skyloom.algorithms.errors.ConfigurationError: mine.yaml has 3 problems:
       line 1: detectors: missing
       line 1: header: missing
-      line 2: detecters: unknown key; did you mean detectors?
+      line 2: detectorss: unknown key; did you mean detectors?
     """
     document = read_yaml(text, source)
     problems = list(document.problems)

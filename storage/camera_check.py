@@ -12,14 +12,8 @@ from astropy.io import fits
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Amplifier, Box, Detector
-from skyloom.storage.fits_files import (
-    Places,
-    find_files,
-    hdu_names,
-    missing_hdu,
-    open_fits,
-    reading,
-)
+from skyloom.storage.fits_files import Places, find_files, open_fits, reading
+from skyloom.storage.fits_images import hdu_names, missing_hdu
 from skyloom.storage.headers import read_headers
 from skyloom.storage.scan import detectors_in, locate
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import IngestError
-from skyloom.storage.fits_files import open_fits, read_detector
+from skyloom.storage.fits_files import open_fits
+from skyloom.storage.fits_images import read_detector
 from skyloom.storage.records import Record, plain
 from skyloom.storage.scan import FileFacts
 from skyloom.storage.store import Store, open_store

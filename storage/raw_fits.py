@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Box, Detector, HeaderKey
-from skyloom.storage.fits_files import hdu_name
+from skyloom.storage.fits_images import hdu_name
 
 __all__ = ["write_raw_fits"]
 

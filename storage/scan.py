@@ -12,14 +12,8 @@ from astropy.io import fits
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Amplifier, Detector, HduName
-from skyloom.storage.fits_files import (
-    find_hdu,
-    hdu_names,
-    missing_hdu,
-    open_fits,
-    pixel_type,
-    reading,
-)
+from skyloom.storage.fits_files import open_fits, reading
+from skyloom.storage.fits_images import find_hdu, hdu_names, missing_hdu, pixel_type
 from skyloom.storage.headers import read_headers
 
 __all__ = ["DetectorFacts", "FileFacts", "detectors_in", "locate", "scan_file"]

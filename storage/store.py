@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -261,7 +263,16 @@ class Store:
         validate(data, layout.schema)
         arrays = block_arrays(data, layout)
         note = encode_note(block_note(data, layout))
-        self.write_record(Record(layout.step, dict(block), "started"))
+        self.write_record(
+            Record(
+                layout.step,
+                dict(block),
+                "started",
+                host=socket.gethostname(),
+                worker=str(os.getpid()),
+                start_time=time.time(),
+            )
+        )
         written = sum(chunks.write(name, place, values) for name, values in arrays.items())
         return written + chunks.write(BLOCK_NOTE, place, note)
 

@@ -173,8 +173,8 @@ def test_every_mistake_is_told_at_once_with_its_line() -> None:
 name: mine
 pixeltype: auto
 header:
-  exposure: {key: EXPID, requird: true}
-  observation_type: {key: OBSTYPE, values: {zero: bais}}
+  exposure: {key: EXPID, requiredd: true}
+  observation_type: {key: OBSTYPE, values: {zero: biass}}
   exposure_time: EXPTIME
 detectors:
   - name: ccd
@@ -196,7 +196,7 @@ detectors:
     found = problems(text)
     assert found == [
         "line 2: pixeltype: unknown key; did you mean pixel_type?",
-        "line 4: header.exposure.requird: unknown key; did you mean required?",
+        "line 4: header.exposure.requiredd: unknown key; did you mean required?",
         "line 16: detectors[0].amplifiers[1].gain: Input should be greater than 0, not -1",
         "line 21: detectors[1].amplifiers[0].overscan: overscan and data of amplifier A overlap",
         "line 22: detectors[1].amplifiers[1].data: amplifiers A and B overlap: "
@@ -215,7 +215,11 @@ detectors:
         ("x: [5, 9]", "x: [9, 5]", "line 16: detectors[0].amplifiers[1].data: x ends at 5"),
         ("x: [5, 9]", "x: [5, 5]", "line 16: detectors[0].amplifiers[1].data: holds no pixel"),
         ("x: [5, 9]", "x: [-1, 9]", "line 16: detectors[0].amplifiers[1].data.x[0]: Input should"),
-        ("zero: bias", "zero: bais", "line 5: header.observation_type.values.zero: 'bais' is not"),
+        (
+            "zero: bias",
+            "zero: biass",
+            "line 5: header.observation_type.values.zero: 'biass' is not",
+        ),
         ("shape: [4, 10]", "shape: 4", "line 10: detectors[0].shape: Input should be a valid"),
         ("    hdu: 0\n", "", "line 8: detectors[0].hdu: missing: which HDU holds the detector"),
         ("hdu: detector", "hdu: amplifier", "line 12: detectors[0].amplifiers[0].hdu: missing"),

@@ -20,7 +20,8 @@ from skyloom.algorithms.errors import IngestError
 from skyloom.storage import create_store, ingest_fits, open_store
 from skyloom.storage.camera import Camera
 from skyloom.storage.exports import write_raw_fits
-from skyloom.storage.fits_files import cast_pixels, find_files, pixel_type
+from skyloom.storage.fits_files import find_files
+from skyloom.storage.fits_images import cast_pixels, pixel_type
 from skyloom.storage.ingest import ingest_file, plan_ingest, scan_file
 from skyloom.storage.store import Store
 
@@ -184,10 +185,10 @@ def test_missing_optional_keys_become_nan_or_empty(
 def test_an_observation_type_without_translation_is_noted(
     store: Store, write: Callable[..., Path]
 ) -> None:
-    path = write(1, change=lambda hdus: hdus[0].header.set("OBSTYPE", "flat feild"))
+    path = write(1, change=lambda hdus: hdus[0].header.set("OBSTYPE", "flat fieldd"))
     (outcome,) = ingest_fits(store, path)
     assert outcome.status == "ingested"
-    assert "'flat feild', which the camera does not translate" in outcome.notes[0]
+    assert "'flat fieldd', which the camera does not translate" in outcome.notes[0]
     assert "did you mean flat field?" in outcome.notes[0]
 
 

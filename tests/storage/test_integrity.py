@@ -123,6 +123,17 @@ def test_any_damage_to_any_chunk_is_noticed(filled: Store, data: st.DataObject) 
         path.write_bytes(intact)
 
 
+def test_doing_a_damaged_block_again_repairs_it(filled: Store, make_curve: MakeCurve) -> None:
+    for path in chunk_files(filled):
+        if path.relative_to(filled.url).parts[0] == "curve":
+            path.write_bytes(b"garbage")
+    filled.write_block("curve", {"detector": "left"}, make_curve(PAIRS, seed=5))
+    filled.write_record(Record("solve", {"detector": "left"}, "done"))
+    read_everything(filled)
+    found = filled.read_block("curve", {"detector": "left"})
+    np.testing.assert_array_equal(found["mean"], make_curve(PAIRS, seed=5)["mean"])
+
+
 def test_a_missing_chunk_of_a_done_block_is_an_error_that_names_it(filled: Store) -> None:
     for path in chunk_files(filled):
         product, variable, chunk = parts(filled, path)
