@@ -44,7 +44,8 @@ def pair_exposures(
 
     Time and flux: exposures whose keys follow each other within ``atol + rtol |key|`` form a
     group (``adjacency="sequential"``: a run of neighbours in id that close to the first of the
-    run), the two lowest ids of a group form its pair. Ids: the first with the second, the third
+    run), the two lowest ids of a group form its pair. Where several keys of a group repeat
+    exactly, each of them is a group of its own. Ids: the first with the second, the third
     with the fourth, and so on; a lost exposure shifts all later pairs, which
     `first_shifted_exposure` finds out after extraction.
 
@@ -107,6 +108,8 @@ def pair_exposures(
         groups = _clusters(members, keys, parameters)
     status = np.full(ids.size, PairStatus.NONFINITE_KEY, np.uint8)
     every = parameters.use_extra_pairs or mode == "id"
+    if not every:
+        groups = [part for group in groups for part in _levels(group, keys, parameters)]
     first, second = _take_pairs(groups, status, every)
     if mode == "id":
         status[status == PairStatus.EXTRA] = PairStatus.UNPAIRED  # an odd last one lacks a partner
@@ -161,6 +164,23 @@ def _runs(
         else:
             groups.append([member])
     return [np.asarray(group, dtype=np.intp) for group in groups]
+
+
+def _levels(
+    group: NDArray[np.intp], keys: NDArray[np.float64], parameters: PairParameters
+) -> list[NDArray[np.intp]]:
+    """Split a group in which several keys repeat exactly: each of them is a level of its own.
+
+    Short exposures step by less than the tolerance; their levels would chain into one group and
+    all but one pair be lost.
+    """
+    values, counts = np.unique(keys[group], return_counts=True)
+    repeated = values[counts > 1]
+    if repeated.size < 2:
+        return [group]
+    levels = [group[keys[group] == value] for value in repeated]
+    rest = group[~np.isin(keys[group], repeated)]
+    return levels + (_clusters(rest, keys, parameters) if rest.size else [])
 
 
 def _take_pairs(
