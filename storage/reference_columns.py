@@ -65,6 +65,7 @@ FIT_TYPES: Final = {
     "series4": "FULLCOVARIANCE",
     "series4_no_b": "FULLCOVARIANCE_NO_B",
     "exp00": "EXPAPPROXIMATION",
+    "linear": "EXPAPPROXIMATION",
 }
 """What the reference calls the models; it knows the exact ones by their series only."""
 
