@@ -93,14 +93,15 @@ def amplifier_overview(ptc: xr.Dataset) -> xr.Dataset:
     >>> ptc = xr.Dataset({"gain": (("amp",), [1.5])}, coords={"amp": ["C00"]})
     >>> overview = amplifier_overview(with_detectors(ptc))
     >>> overview["gain"].item(), overview["pairs"].item(), int(overview["amp_flag"].item())
-    (1.5, 0, 1)
+    (1.5, 0, 0)
     """
     dims = (DETECTOR, AMP)
     names = [variable.name for variable in PTC.variables if variable.dims == dims]
-    status = ptc["pair_status"] if "pair_status" in ptc else None
-    found = ptc[[name for name in names if name in ptc]].compute()
+    more = [str(name) for name, found in ptc.data_vars.items() if {*found.dims} == {*dims}]
+    status = ptc.get("pair_status")
+    found = ptc[list(dict.fromkeys([*(name for name in names if name in ptc), *more]))].compute()
     found = found.drop_vars([name for name in found.coords if name not in dims])
-    found = found.reindex({dim: ptc[dim] for dim in dims if dim not in found.dims})
+    found = found.assign_coords({dim: ptc[dim].to_numpy() for dim in dims})
     found = found.assign(_filled(ptc, names, dims))
     if "amp_flag" not in ptc:
         solved = np.isfinite(found["gain"])
@@ -164,7 +165,7 @@ def detector_block(
         known = set(block[AMP].to_numpy())
         block = block.sel({AMP: [name for name in amplifiers if name in known]})
     block = block.compute()
-    lagged = {**_LENGTH_ONE, **block.sizes}
+    lagged: dict[Any, int] = {**_LENGTH_ONE, **block.sizes}
     for variable in PTC.variables:
         dims = tuple(dim for dim in variable.dims if dim != DETECTOR)
         if variable.name not in block and set(dims) <= {PAIR, AMP, LAG_Y, LAG_X}:

@@ -65,7 +65,9 @@ def covariance_figure(amplifier: xr.Dataset) -> Figure:
         if len(lags) > 1 and first:
             style.legend(upper, loc="upper left")
         style.label(upper, y="covariance  (adu²)" if column == 0 else "")
-        style.label(lower, "mean  (10³ adu)", r"$C_{ij}\, g\, /\, \mu$  (10⁻³)" if not column else "")
+        style.label(
+            lower, "mean  (10³ adu)", r"$C_{ij}\, g\, /\, \mu$  (10⁻³)" if not column else ""
+        )
     return figure
 
 
@@ -116,8 +118,8 @@ def _draw_lag(
         before = axes.get_ylim() if axes.lines or axes.containers else (low - room, high + room)
         axes.set_ylim(min(before[0], low - room), max(before[1], high + room))
     style.error_bars(
-        axes, mean[chosen] / 1e3, value[chosen], sigma[chosen], color=colour, marker=marker,
-        markersize=2.4, fmt="none" if not chosen.any() else marker, label=name,
+        axes, mean[chosen] / 1e3, value[chosen], sigma[chosen], color=colour,
+        markersize=2.4, fmt=marker, label=name,
     )  # fmt: skip
     axes.plot(
         mean[rest] / 1e3, value[rest], linestyle="none", marker=marker, markersize=3.0,

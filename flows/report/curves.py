@@ -1,4 +1,4 @@
-"""Figures of the variance against the mean: one amplifier in full, many at a glance.
+"""Figures of the variance against the mean: one amplifier in full.
 
 Every function takes an amplifier, a dataset over ``pair, lag_y, lag_x`` as `detector_block` gives
 it (one of its ``amp``), and copes with any of its numbers missing.
@@ -6,7 +6,6 @@ it (one of its ``amp``), and copes with any of its numbers missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,11 +16,19 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from skyloom.algorithms.photon_transfer.models import evaluate_model
-from skyloom.algorithms.vocabulary import AMP, LAG_X, LAG_Y, PAIR, PairStatus
+from skyloom.algorithms.vocabulary import AMP, LAG_X, LAG_Y, PairStatus
 from skyloom.flows.report import style
-from skyloom.flows.report.blocks import flag_names, status_name
+from skyloom.flows.report.blocks import status_name
 
-__all__ = ["curves_figure", "detectors_figure", "model_curve", "photon_transfer_figure"]
+__all__ = [
+    "draw_points",
+    "draw_turnoff",
+    "limit_ratio",
+    "model_curve",
+    "photon_transfer_figure",
+    "shown_pairs",
+    "signal_grid",
+]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -82,13 +89,28 @@ def model_curve(amplifier: xr.Dataset, mean: Floats) -> xr.DataArray:
     return xr.DataArray(result, dims=("mean", LAG_Y, LAG_X), coords={"mean": mean})
 
 
-def _grid(mean: Floats, *, logarithmic: bool) -> Floats:
+def signal_grid(mean: Floats, *, logarithmic: bool) -> Floats:
+    """Return signals at which a model is drawn, from the lowest to the highest.
+
+    Examples
+    --------
+    >>> grid = signal_grid(np.array([1e3, 1e1, 1e5]), logarithmic=True)
+    >>> float(grid[0]), float(grid[-1])
+    (10.0, 100000.0)
+    """
     low, high = float(mean.min()), float(mean.max())
     return np.geomspace(low, high, _POINTS) if logarithmic else np.linspace(low, high, _POINTS)
 
 
-def _shown(amplifier: xr.Dataset) -> Flags:
-    """Return which pairs have a place on logarithmic axes."""
+def shown_pairs(amplifier: xr.Dataset) -> Flags:
+    """Return which pairs of an amplifier have a place on logarithmic axes.
+
+    Examples
+    --------
+    >>> pairs = xr.Dataset({"mean": ("pair", [1.0, 2.0]), "variance": ("pair", [np.nan, 1.0])})
+    >>> shown_pairs(pairs).tolist()
+    [False, True]
+    """
     mean, variance = _values(amplifier, "mean"), _values(amplifier, "variance")
     finite = np.isfinite(mean) & np.isfinite(variance)
     return np.asarray(finite & (mean > 0) & (variance > 0), dtype=bool)
@@ -107,7 +129,16 @@ def _reason(code: int, count: int) -> str:
     return f"{name} ({count})"
 
 
-def _draw_turnoff(axes: Axes, amplifier: xr.Dataset) -> None:
+def draw_turnoff(axes: Axes, amplifier: xr.Dataset) -> None:
+    """Draw the turn-off with its sampling error, if there is one.
+
+    Examples
+    --------
+    >>> axes = Figure().add_subplot()
+    >>> draw_turnoff(axes, xr.Dataset({"turnoff": 7e4, "turnoff_sampling_error": 1e3}))
+    >>> len(axes.lines), len(axes.patches)
+    (1, 1)
+    """
     turnoff = _number(amplifier, "turnoff")
     if not np.isfinite(turnoff):
         return
@@ -117,13 +148,37 @@ def _draw_turnoff(axes: Axes, amplifier: xr.Dataset) -> None:
     axes.axvline(turnoff, color="#b8860b", linewidth=0.9, linestyle=(0, (4, 2)))
 
 
-def _draw_points(
+def draw_points(
     axes: Axes, amplifier: xr.Dataset, divide: Floats, *, errors: bool = True, size: float = 3.2
 ) -> None:
-    """Draw used pairs and, with a marker for each reason, the others."""
+    """Draw used pairs and, with a marker for each reason, the others.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to.
+    amplifier : Dataset, (pair, lag_y, lag_x)
+        One amplifier of a detector.
+    divide : array, (pair)
+        What the variance is divided by.
+    errors : bool
+        Draw error bars.
+    size : float
+        Size of the markers, point.
+
+    Examples
+    --------
+    >>> from skyloom.flows.report.blocks import detector_block, with_detectors
+    >>> pairs = xr.Dataset({name: (("pair", "amp"), [[1e3]]) for name in ("mean", "variance")})
+    >>> block = detector_block(with_detectors(pairs), "detector")
+    >>> axes = Figure().add_subplot()
+    >>> draw_points(axes, block.isel(amp=0), np.ones(1))
+    >>> axes.get_legend_handles_labels()[1]
+    ['used (1)']
+    """
     mean, variance = _values(amplifier, "mean"), _values(amplifier, "variance")
     sigma = _values(amplifier, "variance_sigma") if errors else np.full_like(mean, np.nan)
-    shown, used = _shown(amplifier), amplifier["used"].to_numpy()
+    shown, used = shown_pairs(amplifier), amplifier["used"].to_numpy()
     for code, where in _rejected(amplifier, shown):
         marker, colour = style.reason_style(code)
         axes.plot(
@@ -152,12 +207,14 @@ def _draw_residuals(
     axes: Axes, amplifier: xr.Dataset, residual: Floats, sigma: Floats, *, least: float
 ) -> None:
     """Draw residuals; those beyond the limits become arrow heads at the edge."""
-    mean, shown = _values(amplifier, "mean"), _shown(amplifier)
+    mean, shown = _values(amplifier, "mean"), shown_pairs(amplifier)
     used = amplifier["used"].to_numpy() & shown
     low, high = style.limits(residual[used], least=least)
     axes.set_ylim(low, high)
     axes.axhline(0, color=style.MODEL, linewidth=0.8)
-    parts = [(code, where, *style.reason_style(code)) for code, where in _rejected(amplifier, shown)]
+    parts = [
+        (code, where, *style.reason_style(code)) for code, where in _rejected(amplifier, shown)
+    ]
     for _, where, marker, colour in [*parts, (0, used, "o", style.BLUE)]:
         inside = where & (residual >= low) & (residual <= high)
         if colour == style.BLUE:
@@ -193,11 +250,13 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
     >>> len(photon_transfer_figure(empty.isel(amp=0)).axes)
     4
     """
-    figure, grid = style.grid_figure(4.6, [3.0, 1.25], [1, 1], gaps=(0.8, 0.12))
+    figure, grid = style.grid_figure(
+        4.4, [3.0, 1.25], [1, 1], gaps=(0.8, 0.12), margins=(0.72, 0.15, 0.45, 0.1)
+    )
     top_left, top_right, low_left, low_right = (
         style.tune(figure.add_subplot(grid[row, column])) for row in (0, 1) for column in (0, 1)
     )
-    shown = _shown(amplifier)
+    shown = shown_pairs(amplifier)
     if not shown.any():
         for axes in (top_left, top_right, low_left, low_right):
             style.no_data(axes, "no pair was measured")
@@ -206,23 +265,23 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
     model = _at_zero(amplifier, "covariance_model")
     sigma = _values(amplifier, "variance_sigma")
     ones = np.ones_like(mean)
-    line = _grid(mean[shown], logarithmic=True)
+    line = signal_grid(mean[shown], logarithmic=True)
     _draw_model(top_left, amplifier, line, np.ones_like(line))
     gain = _number(amplifier, "gain")
     if np.isfinite(gain) and gain > 0:
         top_left.plot(
             line, line / gain, color=style.FAINT, linewidth=0.8, linestyle="--", label="Poisson"
         )
-    _draw_points(top_left, amplifier, ones)
-    line = _grid(mean[shown], logarithmic=False)
+    draw_points(top_left, amplifier, ones)
+    line = signal_grid(mean[shown], logarithmic=False)
     _draw_model(top_right, amplifier, line, line)
-    _draw_points(top_right, amplifier, mean)
+    draw_points(top_right, amplifier, mean)
     top_left.set_xscale("log")
     top_left.set_yscale("log")
     low_left.set_xscale("log")
-    _limit_ratio(top_right, amplifier, mean, variance)
+    limit_ratio(top_right, amplifier, mean, variance)
     for axes in (top_left, top_right, low_left, low_right):
-        _draw_turnoff(axes, amplifier)
+        draw_turnoff(axes, amplifier)
     if np.isfinite(model[shown]).any():
         _draw_residuals(
             low_left, amplifier, 100 * (variance / model - 1), 100 * sigma / model, least=0.2
@@ -246,121 +305,34 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
     return figure
 
 
-def _limit_ratio(axes: Axes, amplifier: xr.Dataset, mean: Floats, variance: Floats) -> None:
-    """Keep read noise at low signal and saturated pairs from squeezing the curve."""
-    used = amplifier["used"].to_numpy() & _shown(amplifier)
-    chosen = used if used.any() else _shown(amplifier)
-    ratio = variance[chosen] / mean[chosen]
-    low, high = float(np.min(ratio)), float(np.quantile(ratio, 0.97))
-    room = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
-    axes.set_ylim(low - 2 * room, high + 2 * room)
-
-
-def curves_figure(block: xr.Dataset, *, columns: int = 4) -> Figure:
-    """Draw variance over mean of every amplifier of a detector, small.
+def limit_ratio(axes: Axes, amplifier: xr.Dataset, mean: Floats, variance: Floats) -> None:
+    """Keep read noise at low signal and saturated pairs from squeezing the curve.
 
     Parameters
     ----------
-    block : Dataset, (pair, amp, lag_y, lag_x)
-        From `detector_block`.
-    columns : int
-        Panels in a row.
+    axes : Axes
+        Of variance over mean.
+    amplifier : Dataset, (pair, lag_y, lag_x)
+        One amplifier of a detector, with at least one measured pair.
+    mean, variance : array, (pair)
+        Its signal and variance.
 
     Examples
     --------
     >>> from skyloom.flows.report.blocks import detector_block, with_detectors
-    >>> block = detector_block(with_detectors(xr.Dataset(coords={"amp": ["A", "B"]})), "detector")
-    >>> len(curves_figure(block).axes)
-    2
+    >>> pairs = xr.Dataset(
+    ...     {"mean": (("pair", "amp"), [[10.0], [1e3]]), "variance": (("pair", "amp"), [[9.0], [5e2]])}
+    ... )
+    >>> amplifier = detector_block(with_detectors(pairs), "detector").isel(amp=0)
+    >>> axes = Figure().add_subplot()
+    >>> limit_ratio(axes, amplifier, np.array([10.0, 1e3]), np.array([9.0, 5e2]))
+    >>> [round(float(end), 2) for end in axes.get_ylim()]
+    [0.45, 0.55]
     """
-    amplifiers = block.sizes[AMP]
-    columns = max(1, min(columns, amplifiers))
-    rows = max(1, -(-amplifiers // columns))
-    figure, grid = style.grid_figure(
-        0.75 + 1.5 * rows, [1] * rows, [1] * columns, gaps=(0.48, 0.36), margins=(0.66, 0.15, 0.45, 0.3)
-    )  # fmt: skip
-    for index in range(amplifiers):
-        amplifier = block.isel({AMP: index})
-        row, column = divmod(index, columns)
-        axes = style.tune(figure.add_subplot(grid[row, column]))
-        _small_curve(axes, amplifier)
-        last = index + columns >= amplifiers
-        style.label(
-            axes, "mean  (10³ adu)" if last else "", "var / mean  (adu)" if column == 0 else ""
-        )
-    return figure
-
-
-def _small_curve(axes: Axes, amplifier: xr.Dataset) -> None:
-    name = style.plain(amplifier[AMP].item())
-    flags = flag_names(int(amplifier["amp_flag"].item()))
-    text = f"{name}   {', '.join(flags).lower().replace('_', ' ')}" if flags else name
-    style.title(axes, text, colour="#b3261e" if flags else style.INK)
-    shown = _shown(amplifier)
-    if not shown.any():
-        style.no_data(axes, "no pair was measured")
-        return
-    mean, variance = _values(amplifier, "mean"), _values(amplifier, "variance")
-    scaled = amplifier.assign(mean=amplifier["mean"] / 1e3)
-    for name in ("turnoff", "turnoff_sampling_error"):
-        scaled[name] = amplifier[name] / 1e3
-    line = _grid(mean[shown], logarithmic=False)
-    model = model_curve(amplifier, line).isel({LAG_Y: 0, LAG_X: 0}).to_numpy() / line
-    _draw_points(axes, scaled, mean, size=1.8)
-    axes.plot(line / 1e3, model, color=style.MODEL, linewidth=0.9)
-    _draw_turnoff(axes, scaled)
-    _limit_ratio(axes, amplifier, mean, variance)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def detectors_figure(blocks: Sequence[xr.Dataset], *, columns: int = 7) -> Figure:
-    """Draw the relative residuals of the variance of many detectors, all amplifiers together.
-
-    Parameters
-    ----------
-    blocks : sequence of Dataset, (pair, amp, lag_y, lag_x)
-        From `detector_block`; only lags 0, 0 are read.
-    columns : int
-        Panels in a row.
-
-    Examples
-    --------
-    >>> len(detectors_figure([]).axes)
-    0
-    """
-    rows = max(1, -(-len(blocks) // columns))
-    figure, grid = style.grid_figure(
-        0.75 + 1.2 * rows, [1] * rows, [1] * columns, gaps=(0.16, 0.34), margins=(0.6, 0.1, 0.45, 0.3)
-    )  # fmt: skip
-    for index, block in enumerate(blocks):
-        row, column = divmod(index, columns)
-        axes = style.tune(figure.add_subplot(grid[row, column]))
-        bad = int((block["amp_flag"].to_numpy() != 0).sum())
-        text = style.plain(block["detector"].item()) + (f"   {bad} flagged" if bad else "")
-        style.title(axes, text, colour="#b3261e" if bad else style.INK)
-        _draw_all_residuals(axes, block)
-        if column:
-            axes.tick_params(labelleft=False)
-        last = index + columns >= len(blocks)
-        style.label(axes, "mean  (10³ adu)" if last else "", "residual  (%)" if not column else "")
-    return figure
-
-
-def _draw_all_residuals(axes: Axes, block: xr.Dataset) -> None:
-    mean = block["mean"].transpose(PAIR, AMP).to_numpy()
-    model = block["covariance_model"].isel({LAG_Y: 0, LAG_X: 0}).transpose(PAIR, AMP).to_numpy()
-    used = block["used"].transpose(PAIR, AMP).to_numpy() & np.isfinite(model)
-    if not used.any():
-        style.no_data(axes, "no fit")
-        return
-    residual = 100 * (block["variance"].transpose(PAIR, AMP).to_numpy() / model - 1)
-    axes.axhline(0, color=style.MODEL, linewidth=0.7)
-    for index in range(block.sizes[AMP]):
-        chosen = used[:, index]
-        axes.plot(
-            mean[chosen, index] / 1e3, residual[chosen, index], linestyle="none", marker=".",
-            markersize=2.0, color=style.amp_style(index)[0],
-        )  # fmt: skip
-    axes.set_ylim(-2, 2)
-    axes.xaxis.set_major_locator(MaxNLocator(3))
+    used = amplifier["used"].to_numpy() & shown_pairs(amplifier)
+    chosen = used if used.any() else shown_pairs(amplifier)
+    bright = chosen & (mean > 0.03 * mean[chosen].max())
+    ratio = variance[bright] / mean[bright]
+    low, high = float(np.min(ratio)), float(np.max(ratio))
+    room = 0.3 * (high - low) or 0.1 * abs(high) or 1.0
+    axes.set_ylim(low - room, high + room)

@@ -95,16 +95,18 @@ def find_offenders(overview: xr.Dataset, thresholds: Thresholds | None = None) -
     measured = _values(overview, "read_noise_electron")
     turnoff = _values(overview, "turnoff")
     deficit = np.maximum(-_deviation(turnoff, absolute=False), 0)
+    gain_error = _values(overview, "gain_sigma") / gain
+    a_00 = _deviation(_values(overview, "a_00"))
     checks: list[tuple[str, Floats, float, bool]] = [
         ("χ² / dof", chi2, limits.chi2_dof, False),
-        ("relative error of the gain", _values(overview, "gain_sigma") / gain, limits.gain_error, True),
+        ("relative error of the gain", gain_error, limits.gain_error, True),
         ("gain differs from the median", _deviation(gain), limits.gain_deviation, True),
         ("noise differs from overscan", np.abs(noise / measured - 1), limits.noise_mismatch, True),
         ("noise differs from the median", _deviation(noise), limits.noise_deviation, True),
-        ("a₀₀ differs from the median", _deviation(_values(overview, "a_00")), limits.a_00_deviation, True),
+        ("a₀₀ differs from the median", a_00, limits.a_00_deviation, True),
         ("turn-off below the median", deficit, limits.turnoff_deficit, True),
         ("pairs rejected for a fault", _faults(overview), limits.faulty_pairs, True),
-    ]  # fmt: skip
+    ]
     for what, values, limit, percent in checks:
         for row, column in np.argwhere(values > limit):
             value = float(values[row, column])

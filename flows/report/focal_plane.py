@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms.vocabulary import AMP, DETECTOR
 from skyloom.flows.report import style
+from skyloom.flows.report.numbers import short
 
 if TYPE_CHECKING:
     from skyloom.storage.camera import Camera
@@ -24,7 +25,7 @@ __all__ = ["FocalPlane", "focal_plane", "focal_plane_figure"]
 
 Floats = NDArray[np.float64]
 
-_FILL: Final = 0.94
+_FILL: Final = 0.88
 """Part of the distance between detectors that they fill, where pixel sizes are not known."""
 _MAPS: Final[tuple[tuple[str, str, float], ...]] = (
     ("gain", "gain  (electron / adu)", 1.0),
@@ -76,7 +77,9 @@ def focal_plane(overview: xr.Dataset, camera: Camera | None = None) -> FocalPlan
     names = [str(name) for name in overview[DETECTOR].to_numpy()]
     known = set(camera.detector_names()) if camera else set()
     if camera is None or not set(names) <= known:
-        boxes = {name: _grid_boxes([str(amp) for amp in overview[AMP].to_numpy()]) for name in names}
+        boxes = {
+            name: _grid_boxes([str(amp) for amp in overview[AMP].to_numpy()]) for name in names
+        }
         return _side_by_side(boxes)
     boxes = {name: _boxes(camera.amplifiers(name)) for name in names}
     every = [detector.offset_mm for detector in camera.detectors]
@@ -171,7 +174,7 @@ def focal_plane_figure(overview: xr.Dataset, plane: FocalPlane) -> Figure:
         chi2_dof=overview["chi2"] / dof, used_fraction=overview["pairs_used"] / pairs
     )
     figure, grid = style.grid_figure(
-        6.3, [1, 1], [1, 1, 1], gaps=(1.0, 0.62), margins=(0.5, 0.65, 0.45, 0.32)
+        5.3, [1, 1], [1, 1, 1], gaps=(1.05, 0.55), margins=(0.55, 0.65, 0.42, 0.26)
     )
     for place, (name, text, scale) in enumerate(_MAPS):
         axes = style.tune(figure.add_subplot(grid[place // 3, place % 3]), grid=False)
@@ -209,7 +212,7 @@ def _draw(axes: Axes, values: xr.DataArray, overview: xr.Dataset, plane: FocalPl
         axes.add_collection(good)
         bar = axes.figure.colorbar(good, ax=axes, fraction=0.046, pad=0.03)
         style.tune(bar.ax, grid=False)
-        bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.6)
         _write_values(axes, found, corners, cells, good)
     axes.add_collection(
         PolyCollection(
@@ -233,10 +236,10 @@ def _write_values(
     middle = corners.mean(axis=1)
     for value, (x, y) in zip(found, middle, strict=True):
         if np.isfinite(value):
-            red, green, blue, _ = good.to_rgba(value)  # type: ignore[misc]
+            red, green, blue, _ = good.to_rgba(value)
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
             axes.text(
-                float(x), float(y), f"{value:.3g}", ha="center", va="center", fontsize=6,
+                float(x), float(y), short(value), ha="center", va="center", fontsize=6,
                 color="white" if dark else style.INK,
             )  # fmt: skip
 

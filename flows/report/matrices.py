@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms.vocabulary import LAG_X, LAG_Y
 from skyloom.flows.report import style
+from skyloom.flows.report.numbers import short
 
 __all__ = ["cumulative_sum", "matrix_figure", "old_fashioned_a"]
 
@@ -23,7 +24,8 @@ def _matrix(amplifier: xr.Dataset, name: str) -> Floats:
 
 
 def _distance(shape: tuple[int, ...]) -> Floats:
-    return np.hypot(*np.indices(shape))
+    lag_y, lag_x = np.indices(shape)
+    return np.asarray(np.hypot(lag_y, lag_x))
 
 
 def cumulative_sum(a: Floats) -> Floats:
@@ -41,8 +43,8 @@ def cumulative_sum(a: Floats) -> Floats:
 
     Examples
     --------
-    >>> cumulative_sum(np.array([[-4.0, 1.0], [0.5, 0.25]]))
-    array([1., 0.])
+    >>> cumulative_sum(np.array([[-4.0, 0.5], [0.5, 0.25]])).tolist()
+    [1.0, 0.25]
     """
     images = np.where(np.arange(len(a)) > 0, 2.0, 1.0)
     weighted = a * np.outer(images, images)
@@ -100,9 +102,11 @@ def matrix_figure(amplifier: xr.Dataset) -> Figure:
     with_b = bool(np.isfinite(_matrix(amplifier, "b")).sum() > 1)
     rows = 3 if with_b else 2
     figure, grid = style.grid_figure(
-        2.75 * rows, [1] * rows, [1, 1, 1], gaps=(1.0, 0.62), margins=(0.62, 0.2, 0.45, 0.32)
+        2.75 * rows, [1] * rows, [1, 1, 1], gaps=(0.95, 0.62), margins=(0.62, 0.2, 0.45, 0.32)
     )
-    axes = [style.tune(figure.add_subplot(grid[place // 3, place % 3])) for place in range(3 * rows)]
+    axes = [
+        style.tune(figure.add_subplot(grid[place // 3, place % 3])) for place in range(3 * rows)
+    ]
     _draw_a_map(axes[0], amplifier)
     _draw_against_distance(axes[1], amplifier, "a", 1e6, "|a|  (10⁻⁶ / electron)")
     _draw_cumulative(axes[2], amplifier)
@@ -117,7 +121,7 @@ def matrix_figure(amplifier: xr.Dataset) -> Figure:
 
 
 def _draw_map(
-    axes: Axes, values: Floats, norm: Normalize, colours: str, text: str, ticks: list[float] | None
+    axes: Axes, values: Floats, norm: Normalize, colours: str, ticks: list[float] | None = None
 ) -> None:
     axes.grid(visible=False)
     image = axes.imshow(values, origin="lower", cmap=colours, norm=norm, interpolation="nearest")
@@ -127,13 +131,12 @@ def _draw_map(
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, ticks=ticks)
     style.tune(bar.ax, grid=False)
     bar.ax.minorticks_off()
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
-    bar.set_label(text, fontsize=8, color=style.INK)
+    bar.outline.set_linewidth(0.6)
     if len(values) <= 4:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 axes.text(
-                    column, row, f"{value:.3g}", ha="center", va="center", fontsize=6.5,
+                    column, row, short(value), ha="center", va="center", fontsize=6.5,
                     color=style.INK, bbox={"facecolor": "white", "alpha": 0.6, "pad": 1, "lw": 0},
                 )  # fmt: skip
 
@@ -141,25 +144,28 @@ def _draw_map(
 def _draw_a_map(axes: Axes, amplifier: xr.Dataset) -> None:
     a = _matrix(amplifier, "a")
     fitted = int(np.isfinite(a[0]).sum())
-    style.title(axes, "a")
+    style.title(axes, "a  (10⁻⁶ / electron)")
     if not fitted:
         style.no_data(axes, "not fitted")
         return
     values = 1e6 * a[:fitted, :fitted]
     top = float(np.abs(values).max()) or 1.0
-    linear = top * 1e-3
+    # What is not significant is nearly white.
+    sigma = 1e6 * _matrix(amplifier, "a_sigma")[:fitted, :fitted]
+    linear = float(np.clip(2 * np.median(np.nan_to_num(sigma)), 1e-3 * top, 0.1 * top))
     norm = SymLogNorm(linear, vmin=-top, vmax=top, linscale=0.5)
     step = 10 ** np.floor(np.log10(top))
-    ticks = sorted({-step, -step * 0.1, -step * 0.01, 0.0, step * 0.01, step * 0.1, step})
-    _draw_map(axes, values, norm, "PuOr_r", "10⁻⁶ / electron", ticks)
+    sizes = [size for size in (step, 0.1 * step, 0.01 * step) if size >= linear]
+    ticks = [*(-size for size in sizes), 0.0, *sizes]
+    _draw_map(axes, values, norm, "PuOr_r", ticks)
 
 
 def _draw_b_map(axes: Axes, amplifier: xr.Dataset) -> None:
     values = 1e6 * _matrix(amplifier, "b")
     finite = np.abs(values[np.isfinite(values)])
     top = float(np.quantile(finite, 0.9)) or 1.0
-    style.title(axes, "b  (where a is significant)")
-    _draw_map(axes, values, Normalize(-top, top), "PuOr_r", "10⁻⁶ / electron", None)
+    style.title(axes, "b  (10⁻⁶ / electron, where a is significant)")
+    _draw_map(axes, values, Normalize(-top, top), "PuOr_r")
 
 
 def _draw_against_distance(
@@ -187,7 +193,9 @@ def _draw_against_distance(
                 label=along if positive else None,
             )  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.get_minor_locator()
+    magnitude, typical = np.abs(value[known]), float(np.median(np.nan_to_num(sigma[known])))
+    lowest = max(float(magnitude.min()), 0.2 * typical)
+    axes.set_ylim(0.6 * min(lowest, float(magnitude.max())), 2.0 * float(magnitude.max()))
     style.label(axes, "distance  (pixel)", text)
     style.legend(axes, loc="upper right", title="open: negative", title_fontsize=7)
 
@@ -201,13 +209,11 @@ def _draw_cumulative(axes: Axes, amplifier: xr.Dataset) -> None:
         return
     sums = cumulative_sum(a[:fitted, :fitted])
     axes.axhline(0, color=style.MODEL, linewidth=0.8)
-    axes.plot(
-        np.arange(fitted), sums, color=style.BLUE, marker="o", markersize=3.6, linewidth=0.9
-    )
+    axes.plot(np.arange(fitted), sums, color=style.BLUE, marker="o", markersize=3.6, linewidth=0.9)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     style.label(axes, "largest lag  (pixel)", r"$\sum a\,/\,a_{00}$")
     axes.annotate(
-        f"{sums[-1]:.3f}", (fitted - 1, sums[-1]), textcoords="offset points", xytext=(0, 6),
+        short(sums[-1]), (fitted - 1, sums[-1]), textcoords="offset points", xytext=(0, 6),
         ha="right", fontsize=7.5, color=style.INK,
     )  # fmt: skip
 
@@ -222,7 +228,7 @@ def _draw_chi2_map(axes: Axes, amplifier: xr.Dataset) -> None:
         return
     values = chi2[:fitted, :fitted] / pairs
     reach = max(float(np.abs(values - 1).max()), 0.3)
-    _draw_map(axes, values, Normalize(1 - reach, 1 + reach), "RdBu_r", "χ² / pairs", None)
+    _draw_map(axes, values, Normalize(1 - reach, 1 + reach), "RdBu_r")
 
 
 def _draw_chi2_profile(axes: Axes, amplifier: xr.Dataset) -> None:
@@ -250,7 +256,8 @@ def _draw_old_fashioned(axes: Axes, amplifier: xr.Dataset) -> None:
     old, signal = old_fashioned_a(amplifier, 0.75 * float(amplifier["turnoff"].item()))
     significant = np.isfinite(a) & np.isfinite(old) & (np.abs(a) > 3 * sigma)
     significant[0, 0] = False  # it has Poisson's noise in it and is no estimate of a
-    style.title(axes, "bias of $C\\,/\\,(V\\mu)$ as an estimate of a")
+    at = f" at {signal / 1e3:.3g}·10³ adu" if np.isfinite(signal) else ""
+    style.title(axes, f"bias of $C\\,/\\,(V\\mu)$ as an estimate of a{at}")
     if not significant.any():
         style.no_data(axes, "no lag with a significant a")
         return
@@ -259,4 +266,4 @@ def _draw_old_fashioned(axes: Axes, amplifier: xr.Dataset) -> None:
         _distance(a.shape)[significant], 100 * (old / a - 1)[significant], linestyle="none",
         marker="o", markersize=3.4, color=style.BLUE,
     )  # fmt: skip
-    style.label(axes, "distance  (pixel)", f"relative bias at {signal / 1e3:.3g}·10³ adu  (%)")
+    style.label(axes, "distance  (pixel)", "relative bias  (%)")

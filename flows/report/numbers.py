@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["compact_ids", "duration", "number", "with_error"]
+__all__ = ["compact_ids", "duration", "number", "short", "with_error"]
 
 NOTHING = "–"
+MINUS = "−"
+
+
+def short(value: float) -> str:
+    """Return a number with three digits, to be written into a figure.
+
+    Examples
+    --------
+    >>> short(-3.3217)
+    '−3.32'
+    """
+    return f"{value:.3g}".replace("-", MINUS)
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -15,8 +27,8 @@ def number(value: float, digits: int = 4) -> str:
 
     Examples
     --------
-    >>> number(123456.0), number(0.0012345), number(float("nan"))
-    ('123500', '0.001234', '–')
+    >>> number(123456.0), number(-0.0012345), number(float("nan"))
+    ('123500', '−0.001234', '–')
     """
     if not math.isfinite(value):
         return NOTHING
@@ -24,8 +36,10 @@ def number(value: float, digits: int = 4) -> str:
         return "0"
     decimals = digits - 1 - math.floor(math.log10(abs(value)))
     if decimals <= 0:
-        return f"{round(value, decimals):.0f}"
-    return f"{value:.{min(decimals, 12)}f}" if decimals <= 7 else f"{value:.{digits - 1}e}"
+        text = f"{round(value, decimals):.0f}"
+    else:
+        text = f"{value:.{decimals}f}" if decimals <= 7 else f"{value:.{digits - 1}e}"
+    return text.replace("-", MINUS)
 
 
 def with_error(value: float, error: float) -> str:
@@ -45,8 +59,9 @@ def with_error(value: float, error: float) -> str:
     decimals = 1 - math.floor(math.log10(error))
     if decimals <= 0:
         # An error of thousands does not make the last digits of a signal meaningless to look up.
-        return f"{value:.0f} ± {float(f'{error:.3g}'):.0f}"
-    return f"{value:.{min(decimals, 10)}f} ± {error:.{min(decimals, 10)}f}"
+        return f"{value:.0f} ± {float(f'{error:.3g}'):.0f}".replace("-", MINUS)
+    decimals = min(decimals, 10)
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}".replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

@@ -65,6 +65,7 @@ def values_figure(overview: xr.Dataset) -> Figure:
         _mark_missing(axes, place[~np.isfinite(value)])
         for start in place[1:, 0]:
             axes.axvline(start - 1, color=style.GRID, linewidth=0.6)
+        axes.margins(y=0.14)
         axes.set_xlim(-1, max(float(place.max(initial=0)), 0) + 1)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         style.label(axes, y=text)

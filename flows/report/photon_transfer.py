@@ -7,10 +7,9 @@ way; whatever is missing is shown as missing.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,28 +17,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 import yaml
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from skyloom.algorithms.parameters import Parameters
-from skyloom.algorithms.vocabulary import AMP, DETECTOR, AmplifierFlag, PairStatus
-from skyloom.flows.report import tables
-from skyloom.flows.report.blocks import (
-    amplifier_overview,
-    detector_block,
-    flag_names,
-    with_detectors,
-)
-from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
-from skyloom.flows.report.covariances import covariance_figure
-from skyloom.flows.report.curves import curves_figure, detectors_figure, photon_transfer_figure
+from skyloom.algorithms.vocabulary import AMP, DETECTOR, EXPOSURE, PairStatus
+from skyloom.flows.report import record_tables, tables
+from skyloom.flows.report.blocks import amplifier_overview, detector_block, with_detectors
+from skyloom.flows.report.codes import PAIR_STATUSES
 from skyloom.flows.report.findings import Finding, Thresholds, attention, find_offenders
-from skyloom.flows.report.focal_plane import focal_plane, focal_plane_figure
-from skyloom.flows.report.kernels import kernel_figure
-from skyloom.flows.report.matrices import matrix_figure
-from skyloom.flows.report.numbers import with_error
-from skyloom.flows.report.overview import noise_figure, values_figure
-from skyloom.flows.report.style import data_uri
+from skyloom.flows.report.page import Page, render_page
+from skyloom.flows.report.sections import (
+    choose_sections,
+    detector_panels,
+    detector_section,
+    overview_images,
+)
 
 if TYPE_CHECKING:
     from skyloom.storage.camera import Camera
@@ -49,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["ReportOptions", "render_report", "write_report"]
 
 _MOST_ROWS: Final = 200
-_PANELS: Final = 28
 STEPS: Final = ("ingest", "dark_pairs", "flat_pairs", "ptc", "brighter_fatter")
 
 
@@ -61,81 +52,7 @@ class ReportOptions(Parameters):
         9, ge=0, description="most detectors with a section of their own, the worst first"
     )
     detailed_amplifiers: int = Field(
-        16, ge=0, description="most amplifiers with all their figures, the worst first"
-    )
-
-
-@dataclass(frozen=True)
-class Image:
-    """A figure in the page."""
-
-    uri: str
-    text: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class AmplifierSection:
-    """One amplifier with all its figures."""
-
-    name: str
-    summary: str
-    flags: str
-    figures: Sequence[Image]
-    open: bool
-
-
-@dataclass(frozen=True)
-class DetectorSection:
-    """One detector: its curves, its rejected pairs, its worst amplifiers."""
-
-    name: str
-    anchor: str
-    figures: Sequence[Image]
-    rejected: Sequence[tuple[str, ...]]
-    amplifiers: Sequence[AmplifierSection]
-
-
-@dataclass
-class _Page:
-    """Everything the template shows."""
-
-    title: str
-    subtitle: str
-    tiles: Sequence[tuple[str, str, str]] = ()
-    problems: Sequence[tuple[str, ...]] = ()
-    more_problems: int = 0
-    offenders: Sequence[Sequence[Finding]] = ()
-    more_offenders: int = 0
-    thresholds: Sequence[tuple[str, str]] = ()
-    overview: Sequence[Image] = ()
-    summary: Sequence[Any] = ()
-    reasons: Sequence[tuple[str, ...]] = ()
-    exposures: Sequence[tuple[str, ...]] = ()
-    no_exposures: str = ""
-    panels: Sequence[Image] = ()
-    detectors: list[DetectorSection] = field(default_factory=list)
-    detector_note: str = ""
-    steps: Sequence[tuple[str, ...]] = ()
-    versions: Sequence[tuple[str, str]] = ()
-    warnings: Sequence[tuple[str, str, int]] = ()
-    configuration: str = ""
-    footer: str = ""
-    summary_columns = tables.SUMMARY_COLUMNS
-    contents = (
-        ("attention", "Attention"),
-        ("overview", "Overview"),
-        ("amplifiers", "Amplifiers"),
-        ("pairs", "Pairs and exposures"),
-        ("detectors", "Detectors"),
-        ("provenance", "Provenance"),
-        ("codes", "Codes"),
-    )
-    pair_codes = tuple(
-        (code.value, code.name, "; ".join(filter(None, PAIR_STATUSES[code]))) for code in PairStatus
-    )
-    amplifier_codes = tuple(
-        (bit.value, bit.name, "; ".join(AMPLIFIER_FLAGS[bit])) for bit in AMPLIFIER_FLAGS
+        48, ge=0, description="most amplifiers with all their figures, the worst first"
     )
 
 
@@ -198,27 +115,40 @@ def render_report(
     grouped = attention(
         [f for f in find_offenders(overview, options.thresholds) if f.amp in amplifiers[f.detector]]
     )
-    problems = tables.problem_rows(known)
-    page = _Page(title, _subtitle(ptc, camera))
+    problems = record_tables.problem_rows(known)
+    page = Page(title, _subtitle(ptc, camera))
     page.tiles = _tiles(overview, cells, grouped, known)
     page.problems, page.more_problems = problems[:_MOST_ROWS], max(0, len(problems) - _MOST_ROWS)
     page.offenders = list(grouped.values())[:50]
     page.more_offenders = max(0, len(grouped) - 50)
     page.thresholds = _threshold_rows(options.thresholds)
-    page.overview = _overview_images(overview, camera)
+    page.overview = overview_images(overview, camera)
     page.summary = tables.summary_rows(overview, cells)
     page.reasons = _reason_rows(overview)
     page.exposures, page.no_exposures = _exposures(exposures)
-    _add_detectors(page, ptc, amplifiers, list(grouped), kernel, options)
-    page.steps, page.versions = tables.step_rows(known), tables.version_rows(known)
-    page.warnings = tables.warning_rows(known)[:_MOST_ROWS]
+    choice = choose_sections(
+        amplifiers,
+        list(grouped),
+        most_detectors=options.detailed_detectors,
+        most_amplifiers=options.detailed_amplifiers,
+    )
+    page.detector_note = choice.note
+    if len(choice.detectors) < len(amplifiers):
+        page.panels = detector_panels(ptc, amplifiers)
+    page.anchors = {name: f"detector-{place}" for place, name in enumerate(choice.detectors)}
+    page.detectors = [
+        detector_section(detector_block(ptc, name, amplifiers[name]), anchor, kernel, choice)
+        for name, anchor in page.anchors.items()
+    ]
+    page.steps, page.versions = record_tables.step_rows(known), record_tables.version_rows(known)
+    page.warnings = record_tables.warning_rows(known)[:_MOST_ROWS]
     if configuration:
         page.configuration = yaml.safe_dump(
             _plain(configuration), sort_keys=False, allow_unicode=True
         )
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     page.footer = f"Written by skyloom {version('skyloom')} on {now:%Y-%m-%d at %H:%M} UTC."
-    return _environment().get_template("photon_transfer.html").render(page=page)
+    return render_page(page)
 
 
 def write_report(
@@ -256,20 +186,20 @@ def write_report(
     products: dict[str, xr.Dataset] = {
         name: store[name] for name in ("ptc", "brighter_fatter", "dark_pairs") if name in store
     }
-    attrs = store.attrs("ptc") if "ptc" in store else {}
+    configuration = store.attrs("ptc").get("configuration") if "ptc" in store else None
     records = [
         record
         for step in dict.fromkeys([*STEPS, *store.steps()])
         for record in store.records(step).values()
     ]
     page = render_report(
-        products.get("ptc", _nothing(store.camera)),
+        _with_model(products.get("ptc", _nothing(store.camera)), configuration),
         kernel=products.get("brighter_fatter"),
         dark_pairs=products.get("dark_pairs"),
         exposures=_stored_exposures(store),
         records=records,
         camera=store.camera,
-        configuration=attrs.get("configuration"),
+        configuration=configuration,
         title=f"Photon transfer of {store.camera.name}",
         options=options,
     )
@@ -285,17 +215,23 @@ def _nothing(camera: Camera) -> xr.Dataset:
     )  # every amplifier is shown as not measured
 
 
+def _with_model(ptc: xr.Dataset, configuration: Mapping[str, Any] | None) -> xr.Dataset:
+    """Return the product with the name of the model it was fitted with."""
+    model = ((configuration or {}).get("solve") or {}).get("model")
+    return ptc.assign_attrs(model=model) if model and "model" not in ptc.attrs else ptc
+
+
 def _stored_exposures(store: Store) -> xr.Dataset | None:
     """Return why exposures are in no pair, as the flow keeps it beside its pairs."""
-    for product in ("flat_pairs", "ptc"):
-        status = store.attrs(product).get("exposure_status") if product in store else None
-        if status:
-            ids = [int(name) for name in status]
-            codes = np.array(list(status.values()), np.uint8)
-            return xr.Dataset(
-                {"exposure_status": ("exposure", codes)}, coords={"exposure": ids}
-            )
-    return None
+    products = [name for name in ("flat_pairs", "dark_pairs") if name in store]
+    found: dict[int, int] = {}
+    for product in products:
+        for name, status in store.attrs(product).get("unpaired_exposures", {}).items():
+            found[int(name)] = int(PairStatus[status])
+    if not products:
+        return None
+    codes = np.array(list(found.values()), np.uint8)
+    return xr.Dataset({"exposure_status": (EXPOSURE, codes)}, coords={EXPOSURE: list(found)})
 
 
 def _amplifiers(ptc: xr.Dataset, camera: Camera | None) -> dict[str, list[str]]:
@@ -369,7 +305,7 @@ def _reason_rows(overview: xr.Dataset) -> list[tuple[str, ...]]:
     ]
 
 
-def _exposures(exposures: xr.Dataset | None) -> tuple[list[tuple[str, ...]], str]:
+def _exposures(exposures: xr.Dataset | None) -> tuple[list[tuple[str, str, str]], str]:
     if exposures is None:
         return [], "It was not recorded which exposures are in no pair."
     rows = [(name, str(count), ids) for name, count, ids in tables.exposure_rows(exposures)]
@@ -383,161 +319,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(found) for found in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _image(figure: Figure, text: str, caption: str = "", *, dpi: int = 140) -> Image:
-    return Image(data_uri(figure, dpi=dpi), text, caption)
-
-
-def _overview_images(overview: xr.Dataset, camera: Camera | None) -> list[Image]:
-    plane = focal_plane(overview, camera)
-    schematic = "" if plane.unit else " Detectors stand side by side: their places are not known."
-    return [
-        _image(
-            focal_plane_figure(overview, plane),
-            "Focal plane maps of gain, noise, a, turn-off, chi-squared and used pairs",
-            "Every amplifier at its place in the focal plane; hatched: no value." + schematic,
-        ),
-        _image(
-            values_figure(overview),
-            "Gain, noise, a and turn-off of every amplifier",
-            "Every amplifier with its error bar; one colour and marker for each place in a "
-            "detector. Red crosses: no value.",
-        ),
-        _image(
-            noise_figure(overview),
-            "Noise of the fit against measured noise, gain against a, chi-squared",
-        ),
-    ]
-
-
-def _add_detectors(
-    page: _Page,
-    ptc: xr.Dataset,
-    amplifiers: Mapping[str, list[str]],
-    worst: Sequence[tuple[str, str]],
-    kernel: xr.Dataset | None,
-    options: ReportOptions,
-) -> None:
-    """Add sections of the worst detectors, and a small panel for each if they are many."""
-    names = list(amplifiers)
-    cells = [(detector, amp) for detector in names for amp in amplifiers[detector]]
-    if len(names) > options.detailed_detectors:
-        order = list(dict.fromkeys([detector for detector, _ in worst] + names))
-        sections = order[: options.detailed_detectors]
-        page.detector_note = (
-            f"Residuals of the variance of all {len(names)} detectors, a colour for each "
-            f"amplifier; below, the {len(sections)} worst detectors."
-        )
-        page.panels = _panels(ptc, amplifiers)
-    else:
-        sections = names
-    inside = [cell for cell in dict.fromkeys([*worst, *cells]) if cell[0] in sections]
-    detailed = set(inside[: options.detailed_amplifiers])
-    if len(detailed) < len(cells):
-        page.detector_note += (
-            f" All figures are shown of the {len(detailed)} worst amplifiers of {len(cells)}."
-        )
-    first = inside[0] if inside else None
-    for index, name in enumerate(sections):
-        block = detector_block(ptc, name, amplifiers[name])
-        page.detectors.append(
-            DetectorSection(
-                name,
-                f"detector-{index}",
-                _detector_images(block, _kernel_of(kernel, name)),
-                tables.rejected_rows(block),
-                [
-                    _amplifier_section(block, place, opened=first == (name, amp))
-                    for place, amp in enumerate(map(str, block[AMP].to_numpy()))
-                    if (name, amp) in detailed
-                ],
-            )
-        )
-
-
-def _panels(ptc: xr.Dataset, amplifiers: Mapping[str, list[str]]) -> list[Image]:
-    needed = ["mean", "variance", "covariance_model", "used", "amp_flag", "pair_status"]
-    small = ptc[[name for name in needed if name in ptc]].isel(lag_y=slice(1), lag_x=slice(1))
-    names = list(amplifiers)
-    images = []
-    for start in range(0, len(names), _PANELS):
-        chosen = names[start : start + _PANELS]
-        blocks = [detector_block(small, name, amplifiers[name]) for name in chosen]
-        text = f"Residuals of detectors {chosen[0]} to {chosen[-1]}"
-        images.append(_image(detectors_figure(blocks), text, dpi=110))
-    return images
-
-
-def _kernel_of(kernel: xr.Dataset | None, detector: str) -> xr.Dataset | None:
-    if kernel is None or "detector_kernel" not in kernel:
-        return None
-    if DETECTOR not in kernel.dims:
-        return kernel.compute()
-    names = [str(name) for name in kernel[DETECTOR].to_numpy()]
-    return kernel.isel({DETECTOR: names.index(detector)}).compute() if detector in names else None
-
-
-def _detector_images(block: xr.Dataset, kernel: xr.Dataset | None) -> list[Image]:
-    name = str(block[DETECTOR].item())
-    images = [
-        _image(
-            curves_figure(block),
-            f"Variance over mean of every amplifier of {name}",
-            "Variance over mean with the model; the dashed line is the turn-off, open markers are "
-            "pairs that are not used.",
-        )
-    ]
-    if kernel is not None:
-        images.append(
-            _image(
-                kernel_figure(kernel),
-                f"Brighter-fatter kernel of {name}",
-                "Brighter-fatter kernel.",
-            )
-        )
-    return images
-
-
-def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> AmplifierSection:
-    amplifier = block.isel({AMP: place})
-    name = str(amplifier[AMP].item())
-    value = {key: float(amplifier[key].item()) for key in ("gain", "gain_sigma", "noise", "noise_sigma")}  # fmt: skip
-    summary = (
-        f"gain {with_error(value['gain'], value['gain_sigma'])} electron/adu, "
-        f"noise {with_error(value['noise'], value['noise_sigma'])} electron"
-    )
-    return AmplifierSection(
-        name,
-        summary,
-        ", ".join(flag_names(int(amplifier["amp_flag"].item()))),
-        [
-            _image(
-                photon_transfer_figure(amplifier),
-                f"Photon transfer curve of {name}",
-                "Variance of one flat against its mean, and the model (dotted above the turn-off). "
-                "Residuals beyond the edge are arrow heads.",
-            ),
-            _image(
-                covariance_figure(amplifier),
-                f"Covariances of {name} against flux",
-                "Covariances with neighbours at (lag x, lag y) and the model; open: not used.",
-            ),
-            _image(
-                matrix_figure(amplifier),
-                f"Matrix a of {name} and the quality of its fit",
-                "The matrix a, its fall with distance, its cumulative sum (0 if charge is "
-                "conserved), χ² by lag and by flux with its expected scatter, and the bias of the "
-                "simple estimate of a.",
-            ),
-        ],
-        opened,
-    )
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("skyloom.flows.report"), autoescape=True, undefined=StrictUndefined
-    )

@@ -13,9 +13,11 @@ from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from numpy.typing import NDArray
+from PIL import Image
 
 from skyloom.algorithms.vocabulary import PairStatus
 
@@ -223,8 +225,8 @@ def limits(values: Floats, *, factor: float = 4.0, least: float = 0.0) -> tuple[
 
     Examples
     --------
-    >>> limits(np.array([0.1, -0.1, 0.2, 50.0]), least=0.5)
-    (-0.8895600000000001, 0.8895600000000001)
+    >>> limits(np.array([1.0, -1.0, 1.0, 50.0]))
+    (-5.9304, 5.9304)
     """
     finite = np.abs(values[np.isfinite(values)])
     if not finite.size:
@@ -242,6 +244,16 @@ def data_uri(figure: Figure, *, dpi: int = _DPI) -> str:
     >>> data_uri(Figure(figsize=(1, 1)), dpi=10)[:30]
     'data:image/png;base64,iVBORw0K'
     """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # 256 colours make a page three times smaller, and nobody can see the difference.
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels[..., :3])
+    image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette = image.getpalette() or []
+    corner = 3 * int(image.getpixel((0, 0)))  # type: ignore[arg-type]
+    image.putpalette([*palette[:corner], 255, 255, 255, *palette[corner + 3 :]])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    image.save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

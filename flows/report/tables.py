@@ -1,4 +1,4 @@
-"""Tables of a report: products and records turned into rows of text.
+"""Tables of a report: products turned into rows of text.
 
 Rows are plain tuples and mappings of strings; nothing here knows HTML, and everything that comes
 from files (names, reasons, warnings) is escaped where the page is made.
@@ -6,32 +6,24 @@ from files (names, reasons, warnings) is escaped where the page is made.
 
 from __future__ import annotations
 
-import datetime
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from skyloom.algorithms.vocabulary import AMP, DETECTOR, EXPOSURE, PAIR, PairStatus
 from skyloom.flows.report.blocks import flag_names, status_name
-from skyloom.flows.report.numbers import compact_ids, duration, number, with_error
-
-if TYPE_CHECKING:
-    from skyloom.storage.records import Record
+from skyloom.flows.report.numbers import compact_ids, number, with_error
 
 __all__ = [
-    "Cell",
     "SUMMARY_COLUMNS",
+    "Cell",
+    "dark_noise",
     "exposure_rows",
-    "problem_rows",
     "reason_counts",
     "rejected_rows",
-    "step_rows",
     "summary_rows",
-    "version_rows",
-    "warning_rows",
 ]
 
 SUMMARY_COLUMNS: Final = (
@@ -99,9 +91,7 @@ def summary_rows(
             _measured(value, "a_01", 1e7),
             _measured(value, "a_10", 1e7),
             _measured(value, "sum_a", 1e7),
-            Cell(
-                with_error(value["turnoff"], value["turnoff_sampling_error"]), value["turnoff"]
-            ),
+            Cell(with_error(value["turnoff"], value["turnoff_sampling_error"]), value["turnoff"]),
             Cell(f"{chi2:.3f}" if np.isfinite(chi2) else "–", chi2),
             Cell(f"{used} / {pairs}", used),
             Cell(", ".join(flags)),
@@ -167,15 +157,14 @@ def rejected_rows(block: xr.Dataset) -> list[tuple[str, ...]]:
     mean = block["mean"].transpose(PAIR, AMP).to_numpy()
     time = block["exposure_time"].to_numpy()
     amps = [str(name) for name in block[AMP].to_numpy()]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for place, pair in enumerate(block[PAIR].to_numpy()):
         for code in sorted({int(code) for code in status[place, ~used[place]]}):
             where = ~used[place] & (status[place] == code)
             means = mean[place, where]
             means = means[np.isfinite(means)]
-            extent = sorted({number(float(m)) for m in (means.min(), means.max())}, key=float) if (
-                means.size
-            ) else ["–"]  # fmt: skip
+            ends = (float(means.min()), float(means.max())) if means.size else (np.nan, np.nan)
+            extent = dict.fromkeys(number(end) for end in ends)
             names = "all" if where.all() and len(amps) > 1 else ", ".join(
                 name for name, bad in zip(amps, where, strict=True) if bad
             )  # fmt: skip
@@ -209,103 +198,6 @@ def exposure_rows(exposures: xr.Dataset) -> list[tuple[str, int, str]]:
         chosen = [int(found) for found in ids[status == code]]
         rows.append((status_name(code), len(chosen), compact_ids(chosen)))
     return rows
-
-
-def problem_rows(records: Iterable[Record]) -> list[tuple[str, str, str, str]]:
-    """Return blocks that are not done: step, block, status, reason.
-
-    Examples
-    --------
-    >>> from skyloom.storage.records import Record
-    >>> problem_rows([Record("ptc", {"detector": "S0"}, "failed", "disk full")])
-    [('ptc', 'detector S0', 'failed', 'disk full')]
-    """
-    order = {"failed": 0, "started": 1, "skipped": 2}
-    found = [record for record in records if not record.done]
-    found.sort(key=lambda record: (order.get(record.status, 3), record.step, record.key))
-    return [
-        (
-            record.step,
-            ", ".join(f"{dim} {label}" for dim, label in record.block.items()),
-            "interrupted" if record.status == "started" else record.status,
-            record.reason or "no reason was recorded",
-        )
-        for record in found
-    ]
-
-
-def warning_rows(records: Iterable[Record]) -> list[tuple[str, str, int]]:
-    """Return what algorithms warned of: step, text, in how many blocks; most frequent first.
-
-    Examples
-    --------
-    >>> from skyloom.storage.records import Record
-    >>> warning_rows([Record("ptc", {"detector": "S0"}, "done", warnings=("no overscan",))])
-    [('ptc', 'no overscan', 1)]
-    """
-    counts = Counter((record.step, text) for record in records for text in set(record.warnings))
-    return [(step, text, count) for (step, text), count in counts.most_common()]
-
-
-def step_rows(records: Iterable[Record]) -> list[tuple[str, ...]]:
-    """Return a row for each step: blocks, times, memory, machines.
-
-    Returns
-    -------
-    list of tuple
-        Step, done, failed, skipped, work, time of the processor, highest memory, hosts, end.
-
-    Examples
-    --------
-    >>> from skyloom.storage.records import Record
-    >>> record = Record("ptc", {"detector": "S0"}, "done", wall_seconds=2.0, host="node1")
-    >>> step_rows([record])[0][:5]
-    ('ptc', '1', '0', '0', '2.00 s')
-    """
-    steps: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        steps[record.step].append(record)
-    rows = []
-    first = {step: min(record.start_time for record in found) for step, found in steps.items()}
-    for step in sorted(steps, key=lambda name: (first[name], name)):
-        found = steps[step]
-        counts = Counter(record.status for record in found)
-        memory = max(record.peak_memory_bytes for record in found)
-        end = max(record.end_time for record in found)
-        rows.append(
-            (
-                step,
-                str(counts["done"]),
-                str(counts["failed"]),
-                str(counts["skipped"]),
-                duration(sum(record.wall_seconds for record in found)),
-                duration(sum(record.cpu_seconds for record in found)),
-                f"{memory / 2**20:.0f} MiB" if memory else "–",
-                str(len({record.host for record in found if record.host}) or "–"),
-                f"{datetime.datetime.fromtimestamp(end, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
-                if end
-                else "–",
-            )
-        )
-    return rows
-
-
-def version_rows(records: Iterable[Record]) -> list[tuple[str, str]]:
-    """Return the versions with which blocks were made; several if they differ.
-
-    Examples
-    --------
-    >>> from skyloom.storage.records import Record
-    >>> version_rows([Record("ptc", {"detector": "S0"}, "done", versions={"numpy": "2.4"})])
-    [('numpy', '2.4')]
-    """
-    found: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        for package, version in record.versions.items():
-            # The revision belongs to each step, and is not a package.
-            key = f"{record.step} (revision of the step)" if package == "revision" else package
-            found[str(key)].add(str(version))
-    return [(package, ", ".join(sorted(versions))) for package, versions in sorted(found.items())]
 
 
 def dark_noise(dark_pairs: xr.Dataset, overview: xr.Dataset) -> xr.DataArray | None:
