@@ -8,6 +8,7 @@ what the subtraction makes of them.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +19,11 @@ from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier, Box, amplifier_rows
-from skyloom.algorithms.clip_correction import unclipped_variance
+from skyloom.algorithms.clip_correction import truncation_factor, unclipped_variance
 from skyloom.algorithms.detrend_kernels import (
     count_equal,
     keep_unsaturated,
-    largest_below,
+    largest_in_box,
     row_medians,
     row_moments,
     subtract_levels,
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 OUTLYING_ROW = 2.0  # variance of an overscan row, times the typical one, that means outliers
-CLIP_PASSES = 2  # of overscan pixels: the first works with a spread that outliers widened
 PILE_UP_PIXELS = 10  # fewer pixels at one value are an accident
 PILE_UP_RATIO = 2.0  # the tail of a distribution falls, a pile-up rises
 
@@ -70,12 +70,15 @@ class DetrendParameters(Parameters):
 class DetrendedPixels(NamedTuple):
     """One amplifier of one exposure as plain arrays, in the orientation it was stored in.
 
-    ``signal()`` makes the float32 image; until then only the raw pixels are held.
+    ``raw`` is the array of the whole detector and ``corner`` where the data section starts; its
+    shape is that of the levels. ``signal()`` makes the float32 image.
     """
 
     raw: NDArray[Any]
+    corner: tuple[int, int]
     row_level: NDArray[np.float64]
     column_level: NDArray[np.float64]
+    width: int
     saturation: float
     overscan_median: float
     overscan_noise: float
@@ -84,7 +87,7 @@ class DetrendedPixels(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Return (height, width)."""
-        return self.raw.shape[0], self.raw.shape[1]
+        return self.row_level.size, self.width
 
     @property
     def borrowed(self) -> bool:
@@ -93,15 +96,19 @@ class DetrendedPixels(NamedTuple):
 
     def signal(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the pixels less all levels, adu, in a new array or in one of the same shape."""
-        image = np.empty(self.raw.shape, np.float32) if out is None else out
-        subtract_levels(self.raw, self.row_level, self.column_level, image)
+        image = np.empty(self.shape, np.float32) if out is None else out
+        subtract_levels(self.raw, self.corner, self.row_level, self.column_level, image)
         return image
 
     def restrict(self, good: NDArray[np.bool_]) -> int:
         """Clear ``good`` where a pixel is saturated or was not read; return how many saturated."""
         return int(
             keep_unsaturated(
-                self.raw, _never_read(self.raw.dtype), self.saturation, good.view(np.uint8)
+                self.raw,
+                self.corner,
+                _never_read(self.raw.dtype),
+                self.saturation,
+                good.view(np.uint8),
             )
         )
 
@@ -146,14 +153,14 @@ def amplifier_pixels(
                 f"amplifier {amplifier.name}: box {tuple(box)} (y_start, y_stop, x_start, x_stop) "
                 f"reaches beyond the raw image of shape {raw.shape}"
             )
-    pixels = _native(raw[amplifier.data.slices])
+    raw = native(raw)
     data = amplifier.data
     rows = np.full(data.shape[0], offset)
     median, noise = np.nan, np.nan
     serial = _without_first_columns(amplifier, parameters.serial_skip)
     levels = np.empty(0)
     if parameters.serial != "none" and serial.size:
-        levels, median, noise = _serial_levels(_native(raw[serial.slices]), parameters)
+        levels, median, noise = _serial_levels(raw, serial, parameters)
         rows = rows + _levels_of_rows(levels, serial, data.y_start, data.y_stop, median)
     columns = np.empty(0)
     box = amplifier.parallel_overscan
@@ -164,12 +171,21 @@ def amplifier_pixels(
         columns = _column_levels(above, box, data, offset if not levels.size else 0.0)
     saturation = amplifier.saturation
     if not np.isfinite(saturation):
-        saturation = saturation_level(pixels) if parameters.pile_up else np.inf
-    return DetrendedPixels(pixels, rows, columns, saturation, median, noise, offset)
+        saturation = saturation_level(raw, data) if parameters.pile_up else np.inf
+    corner = data.y_start, data.x_start
+    return DetrendedPixels(
+        raw, corner, rows, columns, data.shape[1], saturation, median, noise, offset
+    )
 
 
-def _native(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return pixels in native byte order and C order, copied only if they are not."""
+def native(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return pixels in native byte order and C order, copied only if they are not.
+
+    Examples
+    --------
+    >>> native(np.zeros((2, 2), ">u2")).dtype.isnative
+    True
+    """
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
@@ -182,37 +198,43 @@ def _without_first_columns(amplifier: Amplifier, skip: int) -> Box:
 
 
 def _serial_levels(
-    overscan: NDArray[Any], parameters: DetrendParameters
+    raw: NDArray[Any], box: Box, parameters: DetrendParameters
 ) -> tuple[NDArray[np.float64], float, float]:
     """Return the level of each overscan row, the median of all, and the noise about the levels."""
     if parameters.serial == "level":
-        level = clipped_moments(overscan, clip=parameters.clip)
+        level = clipped_moments(raw[box.slices], clip=parameters.clip)
         chosen = level.mean if parameters.statistic == "mean" else level.median
         noise = math.sqrt(float(unclipped_variance(level.variance, level.half_width)))
-        return np.full(overscan.shape[0], chosen), level.median, noise
-    levels, variances = np.empty((2, overscan.shape[0]))
-    row_moments(overscan, overscan[:, 0].astype(np.float64), np.inf, levels, variances)
+        return np.full(box.shape[0], chosen), level.median, noise
+    place = (box.y_start, box.x_start), box.shape[1]
+    start = raw[box.y_start : box.y_stop, box.x_start].astype(np.float64)
+    levels, variances, means = np.empty((3, box.shape[0]))
+    row_moments(raw, *place, start, np.inf, levels, variances)
     typical = _typical(variances)
-    half_width = parameters.clip * typical
     # rows with far outliers start from their median; in all others it is close to the mean
     outlying = np.flatnonzero(~(variances <= OUTLYING_ROW * typical**2))
     if parameters.statistic == "median":
         outlying = np.arange(levels.size)
     if outlying.size:
         medians = np.empty(outlying.size)
-        row_medians(overscan[outlying], medians)
+        row_medians(native(raw[box.slices][outlying]), medians)
         levels[outlying] = medians
-    means, applied = np.empty(levels.size), half_width
-    for _ in range(CLIP_PASSES if outlying.size else 1):
-        applied = half_width
-        row_moments(overscan, levels, applied, means, variances)
-        half_width = parameters.clip * _typical(variances)
+        # without the outliers of those rows the spread is smaller
+        row_moments(raw, *place, levels, parameters.clip * typical, means, variances)
+        typical = _typical(variances)
+    row_moments(raw, *place, levels, parameters.clip * typical, means, variances)
     if parameters.statistic == "mean":
         levels = means
     known, spread = levels[np.isfinite(levels)], variances[np.isfinite(variances)]
     median = float(np.median(known)) if known.size else np.nan
-    noise = float(unclipped_variance(spread.mean(), applied)) if spread.size else np.nan
+    noise = float(spread.mean()) / _kept(parameters.clip) if spread.size else np.nan
     return levels, median, math.sqrt(noise)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept(clip: float) -> float:
+    """Return the fraction of the variance of a Gaussian that a clip keeps."""
+    return float(truncation_factor(clip))
 
 
 def _typical(variances: NDArray[np.float64]) -> float:
@@ -246,7 +268,7 @@ def _column_levels(
     return found
 
 
-def saturation_level(pixels: NDArray[Any]) -> float:
+def saturation_level(pixels: NDArray[Any], box: Box | None = None) -> float:
     """Return the value that pixels pile up at, taken for saturation; infinity without a pile.
 
     The number of pixels falls towards the largest value of an unsaturated image. Where more than
@@ -255,7 +277,9 @@ def saturation_level(pixels: NDArray[Any]) -> float:
 
     Parameters
     ----------
-    pixels : ndarray, any real dtype, adu
+    pixels : ndarray, (y, x), any real dtype, adu
+    box : Box, optional
+        The part of the pixels to look at; all without it.
 
     Examples
     --------
@@ -264,24 +288,26 @@ def saturation_level(pixels: NDArray[Any]) -> float:
     >>> image[:5], image[5] = 4095, 4090
     >>> saturation_level(image)
     4095.0
-    >>> saturation_level(np.arange(2500, dtype=np.uint16))
+    >>> saturation_level(np.arange(2500, dtype=np.uint16)[None])
     inf
     """
-    values = np.ravel(pixels)
-    if values.size == 0:
+    values = native(pixels)
+    box = box or Box(0, values.shape[0], 0, values.shape[1])
+    if box.size == 0:
         return np.inf
+    place = (box.y_start, box.x_start), box.shape
     kind, of = values.dtype.kind, values.dtype.type
     start = of(np.iinfo(values.dtype).min if kind in "iu" else -np.inf)
-    top = values.max()
+    top = values[box.slices].max()
     if not np.isfinite(top):
-        top = of(largest_below(values, of(np.inf), start))
+        top = of(largest_in_box(values, *place, of(np.inf), start))
     if kind == "u" and top == np.iinfo(values.dtype).max:
         return float(top)
-    at_top = count_equal(values, top)
+    at_top = count_equal(values, *place, top)
     if at_top < PILE_UP_PIXELS:
         return np.inf
-    second = of(largest_below(values, top, start))
-    below = count_equal(values, second) if second < top else 0
+    second = of(largest_in_box(values, *place, top, start))
+    below = count_equal(values, *place, second) if second < top else 0
     return float(top) if at_top > PILE_UP_RATIO * below else np.inf
 
 
@@ -344,10 +370,11 @@ def detrend_amplifier(
     found = amplifier_pixels(
         raw["image"].transpose(v.Y, v.X).values, row, parameters=parameters, offset=offset
     )
-    planes = np.zeros(found.raw.shape, np.int32)
-    saturated = found.raw.astype(np.float64) >= found.saturation
+    planes = np.zeros(found.shape, np.int32)
+    section = found.raw[row.data.slices]
+    saturated = (section >= found.saturation) & (section < np.inf)
     planes[saturated] = v.MASK_PLANES["SAT"]
-    good = np.ones(found.raw.shape, np.bool_)
+    good = np.ones(found.shape, np.bool_)
     found.restrict(good)
     planes[~good & ~saturated] = v.MASK_PLANES["NO_DATA"]
     adu = {"units": v.ADU}

@@ -74,18 +74,21 @@ def row_sums_near(row: NDArray[Any], level: float, half_width: float) -> tuple[f
 
 @compiled
 def row_moments(
-    pixels: NDArray[Any],
+    raw: NDArray[Any],
+    corner: tuple[int, int],
+    width: int,
     level: NDArray[np.float64],
     half_width: float,
     means: NDArray[np.float64],
     variances: NDArray[np.float64],
 ) -> None:
-    """Write mean and sample variance of each row's pixels within a distance of its level.
+    """Write mean and sample variance of a box's rows, of pixels within a distance of their level.
 
     NaN without pixels; the variance is NaN for fewer than two.
     """
-    for y in range(pixels.shape[0]):
-        n, first, second = row_sums_near(pixels[y], level[y], half_width)
+    for y in range(level.size):
+        pixels = raw[corner[0] + y, corner[1] : corner[1] + width]
+        n, first, second = row_sums_near(pixels, level[y], half_width)
         shift = first / n if n > 0.0 else np.nan
         means[y] = level[y] + shift
         variances[y] = max(second - first * shift, 0.0) / (n - 1.0) if n > 1.0 else np.nan
@@ -93,58 +96,81 @@ def row_moments(
 
 @compiled
 def subtract_levels(
-    pixels: NDArray[Any],
+    raw: NDArray[Any],
+    corner: tuple[int, int],
     row_level: NDArray[np.float64],
     column_level: NDArray[np.float64],
     image: NDArray[np.float32],
 ) -> None:
-    """Write ``pixels - row_level - column_level``; an empty ``column_level`` is 0."""
-    if column_level.size == 0:
-        for y in range(pixels.shape[0]):
-            row = row_level[y]
-            for x in range(pixels.shape[1]):
-                image[y, x] = np.float32(np.float64(pixels[y, x]) - row)
-    else:
-        for y in range(pixels.shape[0]):
-            row = row_level[y]
-            for x in range(pixels.shape[1]):
-                image[y, x] = np.float32(np.float64(pixels[y, x]) - row - column_level[x])
+    """Write ``raw - row_level - column_level`` of the box at a corner, with the image's shape.
+
+    An empty ``column_level`` is 0.
+    """
+    height, width = image.shape
+    for y in range(height):
+        pixels = raw[corner[0] + y, corner[1] : corner[1] + width]
+        line, level = image[y], row_level[y]
+        if column_level.size == 0:
+            for x in range(width):
+                line[x] = np.float32(np.float64(pixels[x]) - level)
+        else:
+            for x in range(width):
+                line[x] = np.float32(np.float64(pixels[x]) - level - column_level[x])
 
 
 @compiled
 def keep_unsaturated(
-    pixels: NDArray[Any], lowest: float, saturation: float, good: NDArray[np.uint8]
+    raw: NDArray[Any],
+    corner: tuple[int, int],
+    lowest: float,
+    saturation: float,
+    good: NDArray[np.uint8],
 ) -> int:
     """Clear ``good`` where pixels are saturated or hold no number; return how many are saturated.
 
     Pixels from ``saturation`` on are saturated (infinity where no level is known); those up to
     ``lowest`` and those not finite were never read.
     """
+    height, width = good.shape
     saturated = 0
-    for y in range(pixels.shape[0]):
-        for x in range(pixels.shape[1]):
-            value = np.float64(pixels[y, x])
+    for y in range(height):
+        pixels, used = raw[corner[0] + y, corner[1] : corner[1] + width], good[y]
+        for x in range(width):
+            value = np.float64(pixels[x])
             over = (value >= saturation) & (value < np.inf)
             saturated += int(over)
-            good[y, x] &= np.uint8((value > lowest) & (value < np.inf) & (not over))
+            used[x] &= np.uint8((value > lowest) & (value < np.inf) & (not over))
     return saturated
 
 
+@compiled
+def largest_in_box(
+    raw: NDArray[Any], corner: tuple[int, int], shape: tuple[int, int], limit: Any, start: Any
+) -> Any:
+    """Return the largest value of a box below a limit, or ``start`` if none is larger than it."""
+    largest = start
+    for y in range(shape[0]):
+        for value in raw[corner[0] + y, corner[1] : corner[1] + shape[1]]:
+            candidate = value if value < limit else start
+            largest = max(largest, candidate)
+    return largest
+
+
 @compiled_fast
-def count_equal(values: NDArray[Any], wanted: Any) -> int:
-    """Return how many values equal one."""
+def count_equal_in_row(row: NDArray[Any], wanted: Any) -> int:
+    """Return how many values of a row equal one."""
     n = 0
-    for i in range(values.size):
-        n += int(values[i] == wanted)
+    for x in range(row.size):
+        n += int(row[x] == wanted)
     return n
 
 
 @compiled
-def largest_below(values: NDArray[Any], limit: Any, start: Any) -> Any:
-    """Return the largest value below a limit; ``start`` if none is larger than it."""
-    largest = start
-    for i in range(values.size):
-        value = values[i]
-        if value < limit and value > largest:
-            largest = value
-    return largest
+def count_equal(
+    raw: NDArray[Any], corner: tuple[int, int], shape: tuple[int, int], wanted: Any
+) -> int:
+    """Return how many values of a box equal one."""
+    n = 0
+    for y in range(shape[0]):
+        n += count_equal_in_row(raw[corner[0] + y, corner[1] : corner[1] + shape[1]], wanted)
+    return n

@@ -8,7 +8,7 @@ of bytes exist at a time, besides what the statistics need while they run.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ from skyloom.algorithms.photon_transfer.pair_kernels import (
     centre,
     common_variation,
     ratio_sum,
-    scaled_difference,
+    subtract_scaled,
 )
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters
-from skyloom.algorithms.statistics import ClippedMoments, clipped_moments
+from skyloom.algorithms.photon_transfer.wide_clip import ClippedMean, clipped_mean
 
 __all__ = ["GivenSignal", "PairSums", "Signal", "Workspace", "dark_pair_sums", "flat_pair_sums"]
 
@@ -92,13 +92,6 @@ class Workspace:
         return signal.signal(self.image(name, signal.shape))
 
 
-class _Clip(TypedDict):
-    """Keywords of the clipped statistics."""
-
-    clip: float
-    iterations: int
-
-
 class PairSums(NamedTuple):
     """Sums over one region; adu and its powers. NaN and 0 where they were not reached.
 
@@ -143,30 +136,24 @@ def flat_pair_sums(
         Kept by callers that measure many regions.
     """
     work = work or Workspace()
-    clip = _Clip(clip=parameters.clip, iterations=parameters.iterations)
     # one after the other in the same place: two images and the copies of a statistic are too many
-    first = clipped_moments(work.fill("second", signal_1), good, **clip)
+    first = clipped_mean(
+        work.fill("second", signal_1), good, parameters.clip, parameters.iterations
+    )
     image_2 = work.fill("second", signal_2)
-    second = clipped_moments(image_2, good, **clip)
+    second = clipped_mean(image_2, good, parameters.clip, parameters.iterations)
     if not (first.mean > 0.0 and second.mean > 0.0):
         return PairSums(first.count, first.mean, second.mean)
     image_1 = work.fill("first", signal_1)
-    common, quantum, total = _before_difference(
-        image_1, image_2, good, first, second, parameters, work, signal_2.borrowed
-    )
-    difference = work.image("first", signal_1.shape)
+    common, quantum, total = _before_difference(image_1, image_2, good, first, second, parameters)
     mean = 0.5 * (first.mean + second.mean)
-    scaled_difference(
-        _flat(image_1),
-        _flat(image_2),
-        _bytes(good),
-        second.mean / mean,
-        first.mean / mean,
-        _flat(difference),
+    difference = _own(image_1, signal_1, work)
+    subtract_scaled(
+        _flat(difference), _flat(image_2), _bytes(good), second.mean / mean, first.mean / mean
     )
     if parameters.bin_size > 1:
         difference, good = _binned(difference, good, parameters.bin_size)
-    moments = clipped_moments(difference, good, **clip)
+    moments = clipped_mean(difference, good, parameters.clip, parameters.iterations)
     reach = parameters.clip * math.sqrt(moments.variance)
     n, *powers = centre(_flat(difference), _bytes(good), moments.mean, reach)
     found = PairSums(first.count, first.mean, second.mean, moments.variance, moments.half_width)
@@ -181,7 +168,9 @@ def flat_pair_sums(
     return found._replace(
         covariance=lags.covariance,
         covariance_count=lags.count,
-        row_mean_variance=row_mean_variance(difference, good, **clip),
+        row_mean_variance=row_mean_variance(
+            difference, good, clip=parameters.clip, iterations=parameters.iterations
+        ),
         gaussian=_histogram(difference, good, parameters, quantum),
     )
 
@@ -196,14 +185,15 @@ def dark_pair_sums(
 ) -> PairSums:
     """Return the means and the variance of the plain difference of two exposures without light."""
     work = work or Workspace()
-    clip = _Clip(clip=parameters.clip, iterations=parameters.iterations)
-    first = clipped_moments(work.fill("second", signal_1), good, **clip)
+    first = clipped_mean(
+        work.fill("second", signal_1), good, parameters.clip, parameters.iterations
+    )
     image_2 = work.fill("second", signal_2)
-    second = clipped_moments(image_2, good, **clip)
+    second = clipped_mean(image_2, good, parameters.clip, parameters.iterations)
     image_1 = work.fill("first", signal_1)
-    difference = work.image("first", signal_1.shape)
-    scaled_difference(_flat(image_1), _flat(image_2), _bytes(good), 1.0, 1.0, _flat(difference))
-    moments = clipped_moments(difference, good, **clip)
+    difference = _own(image_1, signal_1, work)
+    subtract_scaled(_flat(difference), _flat(image_2), _bytes(good), 1.0, 1.0)
+    moments = clipped_mean(difference, good, parameters.clip, parameters.iterations)
     return PairSums(
         first.count,
         first.mean,
@@ -214,20 +204,26 @@ def dark_pair_sums(
     )
 
 
+def _own(image: Image, signal: Signal, work: Workspace) -> Image:
+    """Return an image that may be written over."""
+    if not signal.borrowed:
+        return image
+    copy = work.image("first", signal.shape)
+    np.copyto(copy, image)
+    return copy
+
+
 def _before_difference(
     image_1: Image,
     image_2: Image,
     good: Good,
-    first: ClippedMoments,
-    second: ClippedMoments,
+    first: ClippedMean,
+    second: ClippedMean,
     parameters: ExtractParameters,
-    work: Workspace,
-    borrowed: bool,
 ) -> tuple[float, float, Image | None]:
     """Return what both images are needed for: common variation, quantum and their scaled sum.
 
-    The sum is made only for the gain methods that use it, and takes the place of the second image
-    after the difference: until then it has one of its own.
+    The sum, a third image, is made only for the gain methods that use it.
     """
     n, common = common_variation(
         _flat(image_1),
@@ -242,11 +238,9 @@ def _before_difference(
     total = None
     if parameters.gain_method != "MOMENT":
         mean = 0.5 * (first.mean + second.mean)
-        total = work.image("sum", (image_1.shape[0], image_1.shape[1]))
+        total = image_1.copy()
         scale_1, scale_2 = mean / first.mean, mean / second.mean
-        scaled_difference(
-            _flat(image_1), _flat(image_2), _bytes(good), scale_1, -scale_2, _flat(total)
-        )
+        subtract_scaled(_flat(total), _flat(image_2), _bytes(good), scale_1, -scale_2)
         if parameters.bin_size > 1:
             total = _bin_means(total, good, parameters.bin_size)
     return (common / n if n > 0 else NAN), quantum, total
@@ -273,8 +267,8 @@ def _ratio(
     center: float,
     total: Image,
     good: Good,
-    first: ClippedMoments,
-    second: ClippedMoments,
+    first: ClippedMean,
+    second: ClippedMean,
 ) -> float:
     """Return the mean of (I1 - I2)² / (I1 + I2) of flats scaled to their common mean."""
     n, summed = ratio_sum(_flat(difference), center, _flat(total), _bytes(good))

@@ -31,13 +31,13 @@ def keep_unmasked(mask: NDArray[np.int32], bits: NDArray[np.int32], good: Bytes)
 
 
 @compiled
-def scaled_difference(
-    image_1: Image, image_2: Image, good: Bytes, scale_1: float, scale_2: float, difference: Image
+def subtract_scaled(
+    image: Image, other: Image, good: Bytes, scale: float, other_scale: float
 ) -> None:
-    """Write ``scale_1 image_1 - scale_2 image_2``, 0 where not good; may overwrite an image."""
-    for i in range(image_1.size):
-        value = np.float32(scale_1 * np.float64(image_1[i]) - scale_2 * np.float64(image_2[i]))
-        difference[i] = value if good[i] != 0 else np.float32(0.0)
+    """Write ``scale image - other_scale other`` over the image, 0 where not good."""
+    for i in range(image.size):
+        value = np.float32(scale * np.float64(image[i]) - other_scale * np.float64(other[i]))
+        image[i] = value if good[i] != 0 else np.float32(0.0)
 
 
 @compiled_fast
