@@ -151,7 +151,8 @@ def demo(
     """Simulate flats with known truth, measure them, compare, write a report."""
     from skyloom.flows.demo import run_demo
 
-    run_demo(directory, workers=workers, progress=None if not quiet else False)
+    result = run_demo(directory, workers=workers, progress=False if quiet else None)
+    raise typer.Exit(result.exit_code)
 
 
 @camera_app.command("list")

@@ -240,6 +240,7 @@ def _default_lines(model: type[BaseModel], values: Mapping[str, Any], indent: st
             lines.append(f"{indent}{name}:")
             lines += _default_lines(nested[0], values[name], indent + "  ")
         else:
-            text = yaml.safe_dump({name: values[name]}, default_flow_style=None).strip()
-            lines.append(f"{indent}{text}")
+            text = yaml.safe_dump(values[name], default_flow_style=True, width=1 << 20)
+            value = text.removesuffix("...\n").strip()
+            lines.append(f"{indent}{name}: {value}")
     return lines

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from dask._task_spec import Task
 
 from skyloom.algorithms.errors import SkyloomError
 from skyloom.flows.block import Outcome, describe
 from skyloom.flows.progress import Observer, choose_observers
-from skyloom.flows.scheduler import GivenClient, Lost, Scheduler, choose_scheduler
-from skyloom.flows.weave import Graph, Key
+from skyloom.flows.scheduler import GivenClient, Scheduler, choose_scheduler
+from skyloom.flows.spread import spread
 from skyloom.storage.camera import Camera
 from skyloom.storage.fits_files import Places, find_files
 from skyloom.storage.ingest import IngestOutcome, IngestTask, ingest_file, plan_ingest
@@ -111,8 +108,15 @@ def ingest(
     paths = find_files(files)
     observer.begin({"scan": len(paths), "copy": len(paths)})
     try:
-        scanned = _spread(
-            chosen, _scan, [(store.camera, path) for path in paths], _named(paths), observer, "scan"
+        scanned = spread(
+            chosen,
+            _scan,
+            [(store.camera, path) for path in paths],
+            _named(paths),
+            observer,
+            "scan",
+            event=partial(_event, "scan"),
+            lost=_lost,
         )
         plan = plan_ingest(store, scanned, replace_existing=replace_existing)
         outcomes = list(plan.outcomes)
@@ -122,7 +126,17 @@ def ingest(
             tasks = [(store, task, replace_existing) for task in wave]
             names = _named(task.facts.path for task in wave)
             memory = PIXEL_BYTES * _largest(store.camera)
-            outcomes += _spread(chosen, _copy, tasks, names, observer, "copy", memory)
+            outcomes += spread(
+                chosen,
+                _copy,
+                tasks,
+                names,
+                observer,
+                "copy",
+                memory=memory,
+                event=partial(_event, "copy"),
+                lost=_lost,
+            )
         if "raw" in store:
             store.compact("ingest")
         store.compact("ingest_files")
@@ -163,6 +177,10 @@ def _copy(store: Store, task: IngestTask, replace_existing: bool) -> IngestOutco
     return IngestOutcome(path, "rejected", task.facts.exposure, reason=f"{path}: {reason}")
 
 
+def _lost(path: str, reason: str) -> IngestOutcome:
+    return IngestOutcome(path, "rejected", reason=f"{path}: {reason}")
+
+
 def _event(step: str, result: FileFacts | IngestOutcome) -> Outcome:
     """Return what observers are told of one file."""
     if isinstance(result, FileFacts):
@@ -176,32 +194,3 @@ def _event(step: str, result: FileFacts | IngestOutcome) -> Outcome:
         seconds=result.wall_seconds,
         bytes_written=result.bytes_written,
     )
-
-
-def _spread(
-    scheduler: Scheduler,
-    function: Callable[..., Any],
-    arguments: Sequence[tuple[Any, ...]],
-    paths: Sequence[str],
-    observer: Observer,
-    step: str,
-    memory: int = 0,
-) -> list[Any]:
-    """Return ``function(*each)`` of all arguments, computed by a scheduler, in their order."""
-    token = uuid.uuid4().hex
-    keys: list[Key] = [(f"{step}-{token}", i) for i in range(len(arguments))]
-    results: dict[Key, Any] = {}
-    if not keys:
-        return []
-
-    def finished(key: Key, result: Any) -> None:
-        if isinstance(result, Lost):
-            path = paths[keys.index(key)]
-            result = IngestOutcome(path, "rejected", reason=f"{path}: {result.reason}")
-        results[key] = result
-        observer.finished(_event(step, result))
-
-    tasks = {key: Task(key, function, *each) for key, each in zip(keys, arguments, strict=True)}
-    blocks = {key: (step, (path,)) for key, path in zip(keys, paths, strict=True)}
-    scheduler.get(Graph(tasks, blocks, memory), finished)
-    return [results[key] for key in keys]

@@ -37,6 +37,22 @@ class Problem:
         return f"{self.step} of {block} {self.status}: {self.reason}"
 
 
+def problem_lines(problems: Sequence[Problem], most: int = 100) -> list[str]:
+    """Return one line per block; of a flood, how many more there are of each step and status.
+
+    Examples
+    --------
+    >>> many = [Problem("solve", {"detector": i}, "failed", "no pairs") for i in range(3)]
+    >>> problem_lines(many, most=2)
+    ['solve of detector 0 failed: no pairs', 'solve of detector 1 failed: no pairs', \
+'and 1 more of solve failed: see the records (--json lists all)']
+    """
+    lines = [str(problem) for problem in problems[:most]]
+    rest = Counter(f"{problem.step} {problem.status}" for problem in problems[most:])
+    hint = "see the records (--json lists all)"
+    return lines + [f"and {count} more of {what}: {hint}" for what, count in rest.items()]
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a run did.
@@ -91,7 +107,7 @@ class Summary:
         lines.append(f"{self.made} blocks made in {self.seconds:.1f} s")
         if self.problems:
             lines.append(f"{len(self.problems)} blocks are missing:")
-            lines += [f"  {problem}" for problem in self.problems]
+            lines += [f"  {line}" for line in problem_lines(self.problems)]
         return "\n".join(lines)
 
 
@@ -178,7 +194,7 @@ class Status:
         console = Console(width=120, color_system=None)
         with console.capture() as capture:
             console.print(self.table())
-        return capture.get() + "".join(f"{problem}\n" for problem in self.problems)
+        return capture.get() + "".join(f"{line}\n" for line in problem_lines(self.problems))
 
 
 def store_status(store: Store, steps: Sequence[str] | None = None) -> Status:
