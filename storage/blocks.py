@@ -47,17 +47,23 @@ def block_arrays(data: xr.Dataset, layout: Layout) -> dict[str, NDArray[Any]]:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise SchemaError(f"a block of {layout.schema.name!r} is not aligned:{lines}")
     depth = len(layout.schema.block)
+
+    def in_place(dim: str, size: int) -> bool:
+        return np.array_equal(targets[dim], np.arange(size))
+
     arrays = {}
     for variable in layout.schema.variables:
         shape = layout.shape(variable)[depth:]
-        values = np.full(shape, variable.fill, variable.dtype)
+        dims = variable.dims[depth:]
+        given = None
         if variable.name in data.variables:
-            dims = variable.dims[depth:]
             given = data[variable.name].transpose(*dims).values
-            if dims:
-                values[np.ix_(*(targets[dim] for dim in dims))] = given
-            else:
-                values[()] = given
+        if given is not None and given.shape == shape and all(map(in_place, dims, shape)):
+            arrays[variable.name] = given.astype(variable.dtype, copy=False)
+            continue
+        values = np.full(shape, variable.fill, variable.dtype)
+        if given is not None:
+            values[np.ix_(*(targets[dim] for dim in dims))] = given
         arrays[variable.name] = values
     return arrays
 
