@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows, trimmed_shape
 from skyloom.algorithms.simulate.fields import correlated_field, flat_covariance
 from skyloom.algorithms.simulate.parameters import FrameParameters
 from skyloom.algorithms.simulate.truth import generator, truth_problems
@@ -42,16 +43,7 @@ COSMIC_RAY_CHARGE = 2000.0
 """Charge that a cosmic ray leaves in each pixel of its track, electron."""
 
 
-class _Box(NamedTuple):
-    y: slice
-    x: slice
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (max(self.y.stop - self.y.start, 0), max(self.x.stop - self.x.start, 0))
-
-
-class _Amplifier(NamedTuple):
+class _Truth(NamedTuple):
     """Truth of one amplifier as plain numbers and arrays."""
 
     gain: float
@@ -64,21 +56,13 @@ class _Amplifier(NamedTuple):
     noise_matrix: Floats | None
 
 
-def _box(amplifiers: xr.Dataset, index: int, kind: str) -> _Box:
-    y_start, y_stop, x_start, x_stop = (
-        int(amplifiers[f"{kind}_{edge}"].to_numpy()[index])
-        for edge in ("y_start", "y_stop", "x_start", "x_stop")
-    )
-    return _Box(slice(y_start, y_stop), slice(x_start, x_stop))
-
-
-def _amplifier(truth: xr.Dataset, name: str) -> _Amplifier:
+def _truth(truth: xr.Dataset, name: str) -> _Truth:
     one = truth.sel({AMP: name})
 
     def matrix(key: str) -> Floats:
         return np.asarray(one[key].transpose(LAG_Y, LAG_X).to_numpy(), dtype=np.float64)
 
-    return _Amplifier(
+    return _Truth(
         gain=float(one["gain"]),
         noise=float(one["noise"]),
         full_well=float(one["full_well"]),
@@ -90,22 +74,17 @@ def _amplifier(truth: xr.Dataset, name: str) -> _Amplifier:
     )
 
 
-def _illumination(
-    amplifiers: xr.Dataset, index: int, shape: tuple[int, int], parameters: FrameParameters
-) -> Floats:
+def _illumination(row: Amplifier, detector: tuple[int, int], parameters: FrameParameters) -> Floats:
     """Return the relative illumination of a data section, 1 at the centre of the detector."""
-    total = np.ones((1, 1))
-    for axis, name, size, slope in (
-        (0, Y, shape[0], parameters.gradient_y),
-        (1, X, shape[1], parameters.gradient_x),
-    ):
-        start = int(amplifiers[f"{name}_start"].to_numpy()[index])
-        length = int(amplifiers[f"{name}_stop"].to_numpy().max())
-        place = (start + np.arange(size) + 0.5) / max(length, 1) - 0.5
-        if amplifiers[f"flip_{name}"].to_numpy()[index]:
-            place = place[::-1]
-        total = total + np.expand_dims(slope * place, 1 - axis)
-    return np.broadcast_to(total, shape)
+    y, x = (
+        (start + np.arange(size) + 0.5) / length - 0.5
+        for start, size, length in zip(
+            (row.trimmed.y_start, row.trimmed.x_start), row.data.shape, detector, strict=True
+        )
+    )
+    turned_y, turned_x = row.turn
+    along_y = parameters.gradient_y * y[turned_y]
+    return np.asarray(1 + along_y[:, None] + parameters.gradient_x * x[turned_x])
 
 
 def _cosmic_rays(
@@ -126,7 +105,7 @@ def _cosmic_rays(
 
 
 def _charge(
-    true: _Amplifier,
+    true: _Truth,
     electrons: float,
     exposure_time: float,
     illumination: Floats,
@@ -156,7 +135,7 @@ def _charge(
 
 
 def _read_noise(
-    true: _Amplifier, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
+    true: _Truth, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
 ) -> Floats:
     """Return read noise in electron; digitisation adds its own part of the true noise later."""
     covariance = np.zeros((1, 1)) if true.noise_matrix is None else true.noise_matrix.copy()
@@ -256,13 +235,13 @@ def simulate_flat_frame(
         problems.append(f"mean_electrons is {mean_electrons}; it must be finite and >= 0")
     if problems:
         raise ValueError("; ".join(problems))
-    image = np.full(_raw_shape(amplifiers, shape), float(truth["bias_level"].mean()))
-    for index, (name, own) in enumerate(zip(names, rng.spawn(len(names)), strict=True)):
-        true = _amplifier(truth, name)
-        data = _box(amplifiers, index, "data")
-        lit = _illumination(amplifiers, index, data.shape, parameters)
+    rows = amplifier_rows(amplifiers)
+    image = np.full(_raw_shape(rows, shape), float(truth["bias_level"].mean()))
+    for row, own in zip(rows, rng.spawn(len(rows)), strict=True):
+        true = _truth(truth, row.name)
+        lit = _illumination(row, trimmed_shape(rows), parameters)
         charge = _charge(true, float(mean_electrons), exposure_time, lit, own, parameters)
-        _read_out(image, amplifiers, index, true, charge, own, parameters)
+        _read_out(image, row, true, charge, own, parameters)
     return xr.Dataset(
         {"image": ((Y, X), _converted(image, parameters.dtype), {"units": ADU})},
         coords={
@@ -275,13 +254,11 @@ def simulate_flat_frame(
     )
 
 
-def _raw_shape(amplifiers: xr.Dataset, shape: tuple[int, int] | None) -> tuple[int, int]:
-    kinds = ("data", "overscan", "parallel_overscan")
-    least = tuple(
-        max(int(amplifiers[f"{kind}_{axis}_stop"].max()) for kind in kinds) for axis in (Y, X)
-    )
+def _raw_shape(rows: list[Amplifier], shape: tuple[int, int] | None) -> tuple[int, int]:
+    boxes = [box for row in rows for box in (row.data, row.overscan, row.parallel_overscan)]
+    least = max(box.y_stop for box in boxes), max(box.x_stop for box in boxes)
     if shape is None:
-        return least[0], least[1]
+        return least
     if shape[0] < least[0] or shape[1] < least[1]:
         raise ValueError(f"shape {shape} is smaller than the sections of the amplifiers, {least}")
     return shape
@@ -289,9 +266,8 @@ def _raw_shape(amplifiers: xr.Dataset, shape: tuple[int, int] | None) -> tuple[i
 
 def _read_out(
     image: Floats,
-    amplifiers: xr.Dataset,
-    index: int,
-    true: _Amplifier,
+    row: Amplifier,
+    true: _Truth,
     charge: Floats,
     rng: np.random.Generator,
     parameters: FrameParameters,
@@ -299,15 +275,14 @@ def _read_out(
     """Write the data section and the overscans of one amplifier into the raw image, adu."""
     level = true.bias_level + parameters.bias_drift * rng.standard_normal()
     rows = parameters.row_noise * rng.standard_normal((image.shape[0], 1))
-    for kind in ("data", "overscan", "parallel_overscan"):
-        box = _box(amplifiers, index, kind)
-        if 0 in box.shape:
+    for box in (row.data, row.overscan, row.parallel_overscan):
+        if box.size == 0:
             continue
         noise = _read_noise(true, box.shape, rng, parameters.dtype != "float32")
-        section = level + rows[box.y] + noise / true.gain
-        if kind == "data":
+        section = level + rows[box.slices[0]] + noise / true.gain
+        if box is row.data:
             section += charge / true.gain
             if parameters.bias_structure:
                 pattern = generator(true.pattern_seed, "bias").standard_normal(box.shape)
                 section += parameters.bias_structure * pattern
-        image[box.y, box.x] = section
+        image[box.slices] = section

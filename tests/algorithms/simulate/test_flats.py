@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from scipy.ndimage import label
 
+from skyloom.algorithms.detrend import detrend_amplifier
 from skyloom.algorithms.photon_transfer.covariance import covariance_sums
 from skyloom.algorithms.simulate import (
     TYPICAL_A,
@@ -271,3 +272,23 @@ def test_an_exposure_that_is_not_planned_and_a_detector_without_truth_are_named(
         simulate_flats(plan, {"R0": amplifiers}, {})
     with pytest.raises(ValueError, match="positive and finite"):
         flat_plan([1e4, np.nan])
+
+
+def test_detrended_frames_lie_as_the_illumination_does_whatever_way_they_were_read() -> None:
+    amplifiers = detector().assign(flip_x=("amp", [True, False]), flip_y=("amp", [False, True]))
+    raw = simulate_flat_frame(
+        amplifiers,
+        flat_truth(amplifiers, parameters=EXACT),
+        2e4,
+        exposure_time=1.0,
+        rng=np.random.default_rng(1),
+        parameters=PLAIN.model_copy(update={"gradient_x": -0.2, "gradient_y": 0.3}),
+    )
+    expected = 2e4 / 1.5
+    for index in (0, 1):
+        image = detrend_amplifier(raw, amplifiers.isel(amp=index)).image
+        x = (image.x.to_numpy() + 0.5) / 256 - 0.5
+        y = (image.y.to_numpy() + 0.5) / 128 - 0.5
+        columns, rows = image.mean("y").to_numpy() / expected, image.mean("x").to_numpy() / expected
+        np.testing.assert_allclose(columns, 1 - 0.2 * x, atol=5e-3)
+        np.testing.assert_allclose(rows, 1 - 0.2 * x.mean() + 0.3 * y, atol=5e-3)
