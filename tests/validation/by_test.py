@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from tests.validation.rows import Row
@@ -26,13 +26,13 @@ def rows_of_tests(*selected: str, jobs: int = 2, options: tuple[str, ...] = ()) 
         subprocess.run(
             [*command, *selected], cwd=ROOT, env=dict(os.environ), capture_output=True, check=False
         )
-        cases = list(ElementTree.parse(report).iter("testcase"))
+        cases = list(ET.parse(report).iter("testcase"))
     if not cases:
         raise RuntimeError(f"no test was run for {', '.join(selected)}")
     return [_row(case) for case in sorted(cases, key=lambda case: case.get("name", ""))]
 
 
-def _row(case: ElementTree.Element) -> Row:
+def _row(case: ET.Element) -> Row:
     name = case.get("name", "").removeprefix("test_").replace("_", " ")
     place = case.get("classname", "").rsplit(".", 1)[-1]
     failed = [child.tag for child in case if child.tag in {"failure", "error", "skipped"}]
