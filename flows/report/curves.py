@@ -320,9 +320,8 @@ def limit_ratio(axes: Axes, amplifier: xr.Dataset, mean: Floats, variance: Float
     Examples
     --------
     >>> from skyloom.flows.report.blocks import detector_block, with_detectors
-    >>> pairs = xr.Dataset(
-    ...     {"mean": (("pair", "amp"), [[10.0], [1e3]]), "variance": (("pair", "amp"), [[9.0], [5e2]])}
-    ... )
+    >>> dims = ("pair", "amp")
+    >>> pairs = xr.Dataset({"mean": (dims, [[10.0], [1e3]]), "variance": (dims, [[9.0], [5e2]])})
     >>> amplifier = detector_block(with_detectors(pairs), "detector").isel(amp=0)
     >>> axes = Figure().add_subplot()
     >>> limit_ratio(axes, amplifier, np.array([10.0, 1e3]), np.array([9.0, 5e2]))

@@ -82,11 +82,14 @@ def focal_plane(overview: xr.Dataset, camera: Camera | None = None) -> FocalPlan
         }
         return _side_by_side(boxes)
     boxes = {name: _boxes(camera.amplifiers(name)) for name in names}
-    every = [detector.offset_mm for detector in camera.detectors]
-    if len(set(every)) < len(every) or len(every) == 1:
+    every = [camera.detector(name).offset_mm for name in names]
+    if len(set(every)) < len(every) or len(every) < 2:
         return _side_by_side(boxes)
     sizes = {name: _extent(boxes[name]) for name in names}
-    scale = _millimetres_per_pixel(np.array(every, float), max(max(s) for s in sizes.values()))
+    scale = _millimetres_per_pixel(
+        np.array([camera.detector(name).offset_mm for name in names], float),
+        np.array([_turned(sizes[name], camera.detector(name).rotation) for name in names], float),
+    )
     amplifiers, detectors = {}, {}
     for name in names:
         detector = camera.detector(name)
@@ -100,14 +103,24 @@ def focal_plane(overview: xr.Dataset, camera: Camera | None = None) -> FocalPlan
     return FocalPlane(amplifiers, detectors, "mm")
 
 
-def _millimetres_per_pixel(offsets: Floats, largest: float) -> float:
-    """Return a scale at which detectors of this size just do not touch each other.
+def _turned(size: tuple[float, float], degrees: float) -> tuple[float, float]:
+    """Return the extent in x and y of a rectangle that is turned."""
+    turn = np.deg2rad(degrees)
+    cosine, sine = abs(np.cos(turn)), abs(np.sin(turn))
+    return size[0] * cosine + size[1] * sine, size[0] * sine + size[1] * cosine
+
+
+def _millimetres_per_pixel(offsets: Floats, sizes: Floats) -> float:
+    """Return a scale at which detectors just do not touch each other.
 
     The camera does not say how large a pixel is, but detectors do not overlap.
     """
-    difference = np.abs(offsets[:, None] - offsets[None]).max(axis=-1)
-    np.fill_diagonal(difference, np.inf)
-    return float(_FILL * difference.min() / max(largest, 1))
+    distance = np.abs(offsets[:, None] - offsets[None])
+    reach = (sizes[:, None] + sizes[None]) / 2
+    free = np.max(distance / np.maximum(reach, 1e-9), axis=-1)
+    np.fill_diagonal(free, np.inf)
+    closest = float(free.min())
+    return _FILL * closest if np.isfinite(closest) else 1.0
 
 
 def _corners(x_start: float, y_start: float, x_stop: float, y_stop: float) -> Floats:

@@ -63,7 +63,7 @@ def values_figure(overview: xr.Dataset) -> Figure:
                 fmt=marker if few else ".", markersize=3.4 if few else 2.5,
             )  # fmt: skip
         _mark_missing(axes, place[~np.isfinite(value)])
-        for start in place[1:, 0]:
+        for start in place[1:, 0] if len(detectors) <= 40 else ():
             axes.axvline(start - 1, color=style.GRID, linewidth=0.6)
         axes.margins(y=0.14)
         axes.set_xlim(-1, max(float(place.max(initial=0)), 0) + 1)

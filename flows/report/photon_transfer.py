@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["ReportOptions", "render_report", "write_report"]
 
 _MOST_ROWS: Final = 200
+_MOST_OFFENDERS: Final = 30
 STEPS: Final = ("ingest", "dark_pairs", "flat_pairs", "ptc", "brighter_fatter")
 
 
@@ -119,8 +120,8 @@ def render_report(
     page = Page(title, _subtitle(ptc, camera))
     page.tiles = _tiles(overview, cells, grouped, known)
     page.problems, page.more_problems = problems[:_MOST_ROWS], max(0, len(problems) - _MOST_ROWS)
-    page.offenders = list(grouped.values())[:50]
-    page.more_offenders = max(0, len(grouped) - 50)
+    page.offenders = list(grouped.values())[:_MOST_OFFENDERS]
+    page.more_offenders = max(0, len(grouped) - _MOST_OFFENDERS)
     page.thresholds = _threshold_rows(options.thresholds)
     page.overview = overview_images(overview, camera)
     page.summary = tables.summary_rows(overview, cells)
