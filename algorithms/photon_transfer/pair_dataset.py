@@ -153,7 +153,8 @@ def pair_label(scalars: Mapping[str, tuple[Any, str]], exposure: xr.Dataset) -> 
     >>> pair_label(scalars, xr.Dataset(coords={"detector": "R22"}))
     'pair 3-4, detector R22'
     """
-    label = f"pair {scalars['exposure_1'][0]}-{scalars['exposure_2'][0]}"
+    first, second = int(scalars["exposure_1"][0]), int(scalars["exposure_2"][0])
+    label = "the pair" if first < 0 and second < 0 else f"pair {first}-{second}"
     detector = exposure.coords.get(v.DETECTOR)
     return label if detector is None else f"{label}, detector {detector.values}"
 
