@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from skyloom.algorithms.errors import ConfigurationError
 
-__all__ = ["default_text", "load_configuration", "model_text"]
+__all__ = ["configuration_from", "default_text", "load_configuration", "model_text"]
 
 Model = TypeVar("Model", bound=BaseModel)
 Place: TypeAlias = tuple[str | int, ...]
@@ -61,11 +61,46 @@ def load_configuration(
     sources = {place: f"{file}:{line}" for place, line in lines.items()}
     for override in overrides:
         content = _override(content, override, sources, problems)
+    return _validated(model, content, sources, file, problems)
+
+
+def configuration_from(model: type[Model], content: Mapping[str, Any]) -> Model:
+    """Return a model from nested mappings, as Python users give it.
+
+    Parameters
+    ----------
+    model : type
+        A pydantic model with ``extra="forbid"``.
+    content : mapping
+        What differs from the defaults.
+
+    Raises
+    ------
+    ConfigurationError
+        Listing every problem with its dotted path.
+
+    Examples
+    --------
+    >>> from skyloom.flows.scheduler import Threads
+    >>> configuration_from(Threads, {"threads": 2}).threads
+    2
+    """
+    return _validated(model, content, {}, None, [])
+
+
+def _validated(
+    model: type[Model],
+    content: Any,
+    sources: Mapping[Place, str],
+    file: Path | None,
+    problems: list[str],
+) -> Model:
+    found: Model | None = None
     try:
         found = model.model_validate(content)
     except ValidationError as error:
-        problems += [_sentence(model, item, sources, file) for item in error.errors()]
-    if problems:
+        problems = problems + [_sentence(model, item, sources, file) for item in error.errors()]
+    if problems or found is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(f"the configuration has {count}:{listed}")
@@ -147,14 +182,14 @@ def _sentence(
     known = place
     while known and known not in sources:
         known = known[:-1]
-    source = sources.get(known, str(file) if file else "default")
+    source = sources.get(known, str(file) if file else "")
     if item["type"] == "extra_forbidden":
         message = f"unknown key{_suggestion(model, tuple(item['loc']))}"
     elif item["type"] == "missing":
         message = "missing"
     else:
         message = f"{item['msg']}, got {item['input']!r}"
-    return f"{source} {_dotted(place)}: {message}"
+    return f"{source} {_dotted(place)}: {message}".lstrip()
 
 
 def _in_file(place: Place, sources: Mapping[Place, str]) -> Place:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
@@ -37,6 +38,7 @@ __all__ = [
     "kernel",
     "kernel_quality",
     "pair_quality",
+    "placement",
     "ptc",
     "ptc_quality",
 ]
@@ -50,11 +52,19 @@ class PairBlockParameters(Parameters):
     detrend: DetrendParameters = Field(DetrendParameters(), description="overscan and saturation")
     extract: ExtractParameters = Field(ExtractParameters(), description="what is measured")
     mode: Literal["time", "flux", "id"] = Field("time", description="what pairs were matched on")
+    pixel_size: float | None = Field(None, gt=0, description="distance of pixels, micrometre")
 
 
 def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
     """Return the amplifier table of a block's detector."""
     return store.camera.amplifiers(str(block[v.DETECTOR]))
+
+
+def placement(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
+    """Return where a block's detector is: its centre (mm) and rotation (degree)."""
+    detector = store.camera.detector(str(block[v.DETECTOR]))
+    x, y = detector.offset_mm
+    return xr.Dataset({"x": ((), x), "y": ((), y), "rotation": ((), detector.rotation)})
 
 
 def dark_pair(inputs: Inputs, parameters: PairBlockParameters) -> xr.Dataset:
@@ -70,17 +80,30 @@ def dark_pair(inputs: Inputs, parameters: PairBlockParameters) -> xr.Dataset:
 
 def flat_pair(inputs: Inputs, parameters: PairBlockParameters) -> xr.Dataset:
     """Measure a pair of flats of one detector, less what darks of it show."""
-    raws = inputs["raw_1"], inputs["raw_2"]
+    raws, amplifiers = (inputs["raw_1"], inputs["raw_2"]), inputs["amplifiers"]
+    size, where = parameters.pixel_size, inputs.get("placement")
     darks = inputs.get("dark_pairs")
     time = float(np.mean([float(raw["exposure_time"]) for raw in raws]))
     return extract_detector(
         *raws,
-        inputs["amplifiers"],
+        amplifiers,
         parameters=parameters.extract,
         detrend=parameters.detrend,
         offsets=None if darks is None else dark_offset(darks, time),
+        focal_plane=None if size is None or where is None else _affine(where, amplifiers, size),
         pair_key=_pair_key(raws, parameters.mode),
     )
+
+
+def _affine(where: xr.Dataset, amplifiers: xr.Dataset, pixel_size: float) -> NDArray[np.float64]:
+    """Return the transform (2, 3) from trimmed pixels (x, y, 1) to the focal plane in m."""
+    turn = np.deg2rad(float(where["rotation"]))
+    scale = 1e-6 * pixel_size
+    matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    size = [float(amplifiers[f"{axis}_stop"].max()) for axis in ("x", "y")]
+    centre = 1e-3 * np.array([float(where["x"]), float(where["y"])])
+    constant = centre - matrix @ (0.5 * (np.array(size) - 1.0))
+    return np.column_stack([matrix, constant])
 
 
 def _pair_key(raws: tuple[xr.Dataset, xr.Dataset], mode: str) -> float | None:

@@ -22,6 +22,7 @@ from skyloom.algorithms.photon_transfer.pairing import pair_exposures
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters, PairParameters
 from skyloom.algorithms.photon_transfer.prekernel import KernelParameters
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
+from skyloom.flows.configuration import configuration_from
 from skyloom.flows.flow import Flow
 from skyloom.flows.photon_transfer_blocks import (
     PairBlockParameters,
@@ -31,6 +32,7 @@ from skyloom.flows.photon_transfer_blocks import (
     kernel,
     kernel_quality,
     pair_quality,
+    placement,
     ptc,
     ptc_quality,
 )
@@ -67,6 +69,9 @@ class PhotonTransferConfiguration(Parameters):
     extract: ExtractParameters = Field(
         ExtractParameters(), description="what is measured on a pair of flats"
     )
+    pixel_size: float | None = Field(
+        None, gt=0, description="distance of pixels, micrometre; needed by extract.vignetting"
+    )
     solve: SolveParameters = Field(SolveParameters(), description="how curves are fitted")
     kernel: KernelParameters = Field(
         KernelParameters(), description="how brighter-fatter kernels are made"
@@ -91,7 +96,7 @@ def photon_transfer(
     StoreError
         If nothing was ingested, or no two flats make a pair.
     ConfigurationError
-        If the selection names a detector the camera does not have.
+        If the configuration is wrong, or selects a detector that the store does not have.
 
     Examples
     --------
@@ -105,7 +110,11 @@ flats first (skyloom ingest)
     if configuration is None:
         configuration = PhotonTransferConfiguration()
     elif not isinstance(configuration, PhotonTransferConfiguration):
-        configuration = PhotonTransferConfiguration.model_validate(configuration)
+        configuration = configuration_from(PhotonTransferConfiguration, configuration)
+    if configuration.extract.vignetting and configuration.pixel_size is None:
+        raise ConfigurationError(
+            "extract.vignetting selects pixels by their place in the focal plane: set pixel_size"
+        )
     if "raw" not in store:
         raise StoreError(f"{store.url} holds no exposures: ingest flats first (skyloom ingest)")
     detectors = _detectors(store, configuration.selection)
@@ -150,7 +159,7 @@ def _pairs(table: xr.Dataset, kinds: Iterable[str], parameters: PairParameters) 
     times = chosen["exposure_time"].values
     key = times
     if parameters.mode == "flux":
-        if "flux" not in chosen.coords:
+        if "flux" not in chosen.coords or not np.isfinite(chosen["flux"].values).any():
             raise ConfigurationError(
                 "pairs.mode is flux, but the exposures have none: map `flux` to a header key in "
                 "the camera and ingest again, or pair by time"
@@ -208,9 +217,16 @@ def _steps(
     table = Constant("amplifiers", amplifier_table, (v.DETECTOR,))
     read, memory = _pair_bytes(store, configuration.extract)
     matrices = {v.LAG_Y: lags, v.LAG_X: lags}
+    # Only what a pair of darks depends on: it is not to be measured again for other lags.
+    dark_extract = ExtractParameters(
+        **configuration.extract.model_dump(
+            include={"clip", "iterations", "min_pixels", "edge", "edge_level"}
+        )
+    )
+    places = (Constant("placement", placement, (v.DETECTOR,)),)
     dark_step = Step(
         dark_pair,
-        PairBlockParameters(detrend=configuration.detrend, extract=configuration.extract),
+        PairBlockParameters(detrend=configuration.detrend, extract=dark_extract),
         DARK_PAIRS,
         {v.PAIR: dark_labels, v.DETECTOR: detectors, v.AMP: amps},
         (*_lookups(darks), table),
@@ -225,10 +241,16 @@ def _steps(
             detrend=configuration.detrend,
             extract=configuration.extract,
             mode=configuration.pairs.mode,
+            pixel_size=configuration.pixel_size if configuration.extract.vignetting else None,
         ),
         flat_pairs_schema(keys),
         {v.PAIR: flat_labels, v.DETECTOR: detectors, v.AMP: amps},
-        (*_lookups(flats), table, Reduction("dark_pairs", "dark_pairs", v.PAIR, minimum=0)),
+        (
+            *_lookups(flats),
+            table,
+            *(places if configuration.extract.vignetting else ()),
+            Reduction("dark_pairs", "dark_pairs", v.PAIR, minimum=0),
+        ),
         sizes=matrices,
         attrs=_exposure_statuses(flats),
         memory_bytes=memory,

@@ -36,3 +36,37 @@ def client() -> Iterator[Any]:
     ):
         found.run(sys.path.insert, 0, str(Path(__file__).parent))
         yield found
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory of FITS files: 4 biases, 2 darks, 8 pairs of flats, two detectors."""
+    import flats
+
+    folder: Path = tmp_path_factory.mktemp("night")
+    flats.write_night(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ingested(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store with the night ingested; copy it to change it."""
+    import flats
+
+    from skyloom.flows.ingest_flow import ingest
+    from skyloom.storage.store import create_store
+
+    path: Path = tmp_path_factory.mktemp("ingested") / "store"
+    assert ingest(create_store(path, flats.two_detectors()), night, progress=False).exit_code == 0
+    return path
+
+
+@pytest.fixture
+def raw_store(ingested: Path, tmp_path: Path) -> Store:
+    """Return a copy of the store with the night ingested."""
+    import shutil
+
+    from skyloom.storage.store import open_store
+
+    shutil.copytree(ingested, tmp_path / "raw")
+    return open_store(tmp_path / "raw")

@@ -1,0 +1,179 @@
+"""Plan and graph of a whole survey camera, and what a task costs when it does nothing.
+
+189 detectors and 300 pairs: 600 exposures of raw records, 56 700 blocks of pairs, as many darks
+as a calibration night has. The target is 20 s and 2 GB. Runs as an ordinary test as well.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+
+from skyloom.algorithms.parameters import Parameters
+from skyloom.flows.flow import Flow
+from skyloom.flows.step import Step
+from skyloom.storage.dataset_schema import ProductSchema, Variable
+from skyloom.storage.store import Store, create_store
+
+DETECTORS = 189
+PAIRS = 300
+DARKS = 20
+MEASURE = """
+import json, resource, sys, time
+start = time.perf_counter()
+from skyloom.flows.photon_transfer_flow import photon_transfer
+from skyloom.flows.weave import weave_plan
+from skyloom.storage.store import open_store
+imported = time.perf_counter()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+flow = photon_transfer(open_store(sys.argv[1]))
+plan = flow.plan()
+planned = time.perf_counter()
+graph = weave_plan(plan, flow.store)
+woven = time.perf_counter()
+print(json.dumps({
+    "imports": imported - start,
+    "plan": planned - imported,
+    "weave": woven - planned,
+    "tasks": len(graph.tasks),
+    "blocks": len(graph.keys),
+    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+}))
+"""
+
+
+def survey_camera(path: Path) -> Path:
+    """Write a camera of 189 detectors of 16 amplifiers of 2002 x 512 pixels."""
+    amps = [
+        f"    - {{name: C{i // 8}{i % 8}, data: {{y: [{(i // 8) * 2048}, "
+        f"{(i // 8) * 2048 + 2002}], x: [{(i % 8) * 576}, {(i % 8) * 576 + 512}]}}}}"
+        for i in range(16)
+    ]
+    lines = [
+        "name: survey",
+        "pixel_type: int32",
+        "layout: {file: exposure, hdu: detector}",
+        "header:",
+        "  exposure: {key: EXPID, required: true}",
+        "  observation_type: {key: OBSTYPE, required: true, values: {flat: flat, bias: bias}}",
+        "  exposure_time: {key: EXPTIME, required: true}",
+        "templates:",
+        "  detectors:",
+        "    ccd:",
+        "      shape: [4096, 4608]",
+        "      amplifiers:",
+        *(f"    {line}" for line in amps),
+        "detectors:",
+        *(
+            f"- {{name: R{i // 9:02d}S{i % 9}, id: {i}, hdu: R{i // 9:02d}S{i % 9}, template: ccd}}"
+            for i in range(DETECTORS)
+        ),
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store whose records say that everything was ingested; no pixels are needed."""
+    from dataclasses import replace
+
+    from skyloom.storage import records as book
+    from skyloom.storage.records import Record
+    from skyloom.storage.schemas import raw_schema
+
+    folder = tmp_path_factory.mktemp("survey")
+    store = create_store(folder / "store", survey_camera(folder / "survey.yaml"))
+    detectors = store.camera.detector_names()
+    exposures = list(range(1, 2 * (PAIRS + DARKS) + 1))
+    store.prepare(
+        raw_schema("int32"),
+        {"exposure": exposures, "detector": detectors},
+        sizes={"y": 4096, "x": 4608},
+    )
+    lines = []
+    for exposure in exposures:
+        dark = exposure <= 2 * DARKS
+        headers = {
+            "exposure": exposure,
+            "observation_type": "bias" if dark else "flat",
+            "exposure_time": 0.0 if dark else 0.1 * ((exposure + 1) // 2),
+            "mjd_start": 60000.0 + exposure / 1000,
+        }
+        inputs = {"file": f"/data/night/{exposure:06d}.fits", "size": 7e9, "mtime_ns": 1}
+        for detector in detectors:
+            block = {"exposure": exposure, "detector": detector}
+            record = Record("ingest", block, "done", headers=headers, inputs=inputs)
+            fingerprint = f"{exposure:016x}{detectors.index(detector):016x}"
+            lines.append(book._encode(replace(record, fingerprint=fingerprint, stamp=1)))
+    tables = folder / "store" / "records" / "ingest" / "tables"
+    tables.mkdir(parents=True)
+    (tables / f"{1:020d}-00000000.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    return store
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_survey_camera_takes_seconds_and_little_memory(survey: Store) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, survey.url], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    print(
+        f"\nplan and graph of {told['blocks']} blocks, {told['tasks']} tasks: imports "
+        f"{told['imports']:.1f} s, plan {told['plan']:.1f} s, graph {told['weave']:.1f} s, "
+        f"memory {told['peak'] / 1e9:.2f} GB"
+    )
+    assert told["blocks"] == DETECTORS * (PAIRS + DARKS + 2)
+    assert told["tasks"] <= told["blocks"] + 2 * DETECTORS + 1
+    assert told["plan"] + told["weave"] < 20
+    assert told["peak"] < 2e9
+
+
+@pytest.mark.slow
+def test_the_payload_of_a_survey_task_is_small(survey: Store) -> None:
+    from skyloom.flows.photon_transfer_flow import photon_transfer
+    from skyloom.flows.weave import weave
+
+    flow = photon_transfer(survey, {"selection": {"detectors": ["R00S0", "R01S1"]}})
+    graph = weave(flow.steps, survey)
+    sizes = sorted(len(pickle.dumps(graph.tasks[key])) for key in graph.keys)
+    print(f"\npayload of a task: median {sizes[len(sizes) // 2]} bytes, largest {sizes[-1]} bytes")
+    assert sizes[-1] < 2048
+
+
+class Nothing(Parameters):
+    """No parameters."""
+
+
+def no_op(inputs: Any, parameters: Nothing) -> xr.Dataset:
+    """Return one number."""
+    return xr.Dataset({"zero": ((), 0.0, {"units": ""})})
+
+
+@pytest.mark.slow
+def test_a_task_that_does_nothing_costs_milliseconds(tmp_path: Path) -> None:
+    blocks = 1000
+    schema = ProductSchema("zero", ("exposure",), ("exposure",), (Variable("zero", ("exposure",)),))
+    step = Step(no_op, Nothing(), schema, {"exposure": tuple(range(blocks))}, ())
+    store = create_store(tmp_path / "store", "generic")
+    start = time.perf_counter()
+    summary = Flow("nothing", store, (step,)).run(workers=1, progress=False)
+    spent = (time.perf_counter() - start) / blocks
+    inside = sum(r.wall_seconds for r in store.records("zero").values()) / blocks
+    start = time.perf_counter()
+    Flow("nothing", store, (step,)).run(workers=1, progress=False)
+    again = (time.perf_counter() - start) / blocks
+    print(
+        f"\nper task: {1e3 * spent:.2f} ms, of which {1e3 * inside:.2f} ms computing and writing "
+        f"the block before its record; nothing to do: {1e6 * again:.0f} us a block"
+    )
+    assert summary.made == blocks
+    assert spent < 0.02
