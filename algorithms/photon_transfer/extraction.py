@@ -76,7 +76,8 @@ def extract_pair(
         ``variance_sigma`` (adu²), ``covariance``, ``covariance_sigma`` (adu²) and
         ``covariance_count`` over (lag_y, lag_x), ``pair_gain``, ``pair_gain_sigma``
         (electron/adu), ``read_noise`` (adu) and its source, ``row_mean_variance`` (adu²),
-        ``skewness``, ``kurtosis`` (excess), ``ks_p``, ``histogram_variance`` (adu²),
+        ``skewness``, ``kurtosis`` (in excess of that of a
+        clipped Gaussian), ``ks_p``, ``histogram_variance`` (adu²),
         ``histogram_chi2_dof``, ``nonuniformity``, ``overscan_median``, ``amp_offset`` (adu),
         ``count`` of pixels used, ``saturated_fraction``, ``pair_status`` (`PairStatus`), and the
         scalars of the pair: ``exposure_1``, ``exposure_2``, ``exposure_time`` (s), ``pair_key``,

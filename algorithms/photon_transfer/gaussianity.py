@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import kolmogorov, ndtr
 
-__all__ = ["GaussianTest", "HigherMoments", "gaussian_test", "higher_moments", "moments_test"]
+__all__ = [
+    "GaussianTest",
+    "HigherMoments",
+    "gaussian_test",
+    "higher_moments",
+    "moments_test",
+    "truncated_kurtosis",
+]
 
 SMALLEST_P = 1e-15  # probabilities below are reported as 0
 CHUNK = 1 << 16  # values compared with the normal distribution at a time
@@ -68,6 +75,28 @@ def higher_moments(n: float, sums: tuple[float, float, float, float]) -> HigherM
     third = m3 - 3.0 * m1 * m2 + 2.0 * m1**3
     fourth = m4 - 4.0 * m1 * m3 + 6.0 * m1 * m1 * m2 - 3.0 * m1**4
     return HigherMoments(third / variance**1.5, fourth / variance**2 - 3.0)
+
+
+def truncated_kurtosis(threshold: float) -> float:
+    """Return the excess kurtosis of a Gaussian cut at ±threshold standard deviations.
+
+    Parameters
+    ----------
+    threshold : float
+        Half width of the cut in units of the standard deviation before it; > 0.
+
+    Examples
+    --------
+    >>> round(truncated_kurtosis(3.0), 4), round(truncated_kurtosis(5.5), 6)
+    (-0.1711, -3.2e-05)
+    """
+    if not threshold > 0.0:
+        return math.nan
+    density = math.exp(-0.5 * threshold**2) / math.sqrt(2.0 * math.pi)
+    edge = 2.0 * density / math.erf(threshold / math.sqrt(2.0))
+    second = 1.0 - edge * threshold
+    fourth = 3.0 - edge * (threshold**3 + 3.0 * threshold)
+    return fourth / second**2 - 3.0
 
 
 def moments_test(

@@ -7,13 +7,18 @@ variance f only once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.clip_correction import unclipped_variance
-from skyloom.algorithms.photon_transfer.gaussianity import higher_moments, moments_test
+from skyloom.algorithms.photon_transfer.gaussianity import (
+    higher_moments,
+    moments_test,
+    truncated_kurtosis,
+)
 from skyloom.algorithms.photon_transfer.measurement import PairSums
 from skyloom.algorithms.photon_transfer.pair_gain import gain_of_pairs
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters
@@ -42,7 +47,10 @@ def pair_columns(
     _add_covariances(columns, sums, parameters)
     moments = [higher_moments(s.used, s.powers) for s in sums]
     columns["skewness"] = _column(m.skewness for m in moments)
-    columns["kurtosis"] = _column(m.kurtosis for m in moments)
+    columns["kurtosis"] = _column(
+        m.kurtosis - _expected_kurtosis(s.reach, variance)
+        for m, s, variance in zip(moments, sums, columns["variance"], strict=True)
+    )
     tests = [s.gaussian for s in sums]
     columns["ks_p"] = _column(1.0 if t is None else t.ks_p for t in tests)
     columns["histogram_variance"] = _column(np.nan if t is None else t.variance / 2 for t in tests)
@@ -66,6 +74,13 @@ def pair_columns(
         bf_a_00=parameters.bf_a_00,
     )
     return columns
+
+
+def _expected_kurtosis(reach: float, variance: float) -> float:
+    """Return the excess kurtosis that the clip leaves of a Gaussian; ``variance`` of one flat."""
+    if not (variance > 0.0 and np.isfinite(reach)):
+        return 0.0
+    return truncated_kurtosis(reach / math.sqrt(2.0 * variance))
 
 
 def dark_columns(sums: Sequence[PairSums], parameters: ExtractParameters) -> Columns:
