@@ -194,7 +194,7 @@ def _sentence(
 
 def _in_file(place: Place, sources: Mapping[Place, str]) -> Place:
     """Return a place without the names of alternatives that pydantic puts into it."""
-    if place in sources:
+    if not sources or place in sources:
         return place
     found: Place = ()
     for i, name in enumerate(place):
