@@ -258,13 +258,17 @@ def _steps(
         quality=pair_quality,
     )
     block = flat_step.write_bytes * len(flat_labels)
+    sizes = {**matrices, v.PARAMETER: FITTED_PARAMETERS, "parameter_2": FITTED_PARAMETERS}
+    long_range = configuration.solve.long_range
+    if long_range.enabled:
+        sizes[v.COEFFICIENT] = (long_range.degree + 1) ** 2
     solve_step = Step(
         ptc,
         configuration.solve,
-        ptc_schema(keys),
+        ptc_schema(keys, long_range=long_range.enabled),
         {v.DETECTOR: detectors, v.PAIR: flat_labels, v.AMP: amps},
         (Reduction("flat_pairs", "flat_pairs", v.PAIR, minimum=1),),
-        sizes={**matrices, v.PARAMETER: FITTED_PARAMETERS, "parameter_2": FITTED_PARAMETERS},
+        sizes=sizes,
         memory_bytes=6 * block,
         read_bytes=block,
         quality=ptc_quality,

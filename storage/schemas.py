@@ -192,13 +192,15 @@ def flat_pairs_schema(auxiliary: Sequence[str] = ()) -> ProductSchema:
     )
 
 
-def ptc_schema(auxiliary: Sequence[str] = ()) -> ProductSchema:
+def ptc_schema(auxiliary: Sequence[str] = (), *, long_range: bool = False) -> ProductSchema:
     """Return the schema of photon transfer curves, with auxiliary header values if wanted.
 
     Parameters
     ----------
     auxiliary : sequence of str
         As for `flat_pairs_schema`.
+    long_range : bool
+        Whether long-range covariances are subtracted, whose polynomials are kept then.
 
     Examples
     --------
@@ -237,9 +239,19 @@ def ptc_schema(auxiliary: Sequence[str] = ()) -> ProductSchema:
             description="covariance of the fitted parameters",
         ),
     )
+    dims: tuple[str, ...] = (*detector, v.PAIR, v.AMP, v.LAG_Y, v.LAG_X, v.PARAMETER, "parameter_2")
+    if long_range:
+        dims += (v.COEFFICIENT,)
+        background = Variable(
+            "covariance_background",
+            (*pair_amp, v.COEFFICIENT),
+            unit=v.ADU2,
+            description="polynomial in lag that was subtracted from the covariances",
+        )
+        variables += (background,)
     return ProductSchema(
         "ptc",
-        (*detector, v.PAIR, v.AMP, v.LAG_Y, v.LAG_X, v.PARAMETER, "parameter_2"),
+        dims,
         detector,
         variables + _auxiliary(pair, auxiliary),
         growable=(v.PAIR,),
@@ -254,6 +266,7 @@ _PTC_AMP = (
     ("noise_sigma", v.ELECTRON, "standard error of the read noise"),
     ("turnoff", v.ADU, "mean signal above which the variance falls"),
     ("turnoff_sampling_error", v.ADU, "half the distance of the means around the turn-off"),
+    ("turnoff_scatter", v.DIMENSIONLESS, "relative error of the variance that decided it"),
     ("rolloff", v.ADU, "mean signal above which the roll-off exceeds its limit"),
     ("rolloff_sigma", v.ADU, "standard error of the roll-off"),
     ("rolloff_start", v.ADU, "mean signal at which the roll-off model sets in"),
@@ -265,6 +278,7 @@ _PTC_AMP = (
     ("overscan_median_median", v.ADU, "median overscan level of the used pairs"),
     ("overscan_median_mad", v.ADU, "1.4826 times its median absolute deviation"),
     ("sum_a", v.PER_ELECTRON, "sum of a over all lags, both signs"),
+    ("sum_a_sigma", v.PER_ELECTRON, "standard error of that sum"),
 )
 _PTC_MATRICES = (
     ("a", v.PER_ELECTRON, "area change of a pixel per electron in a neighbour"),

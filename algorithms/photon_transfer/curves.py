@@ -49,6 +49,7 @@ AMPLIFIER_UNITS: Final = {
     "noise_sigma": ELECTRON,
     "turnoff": ADU,
     "turnoff_sampling_error": ADU,
+    "turnoff_scatter": DIMENSIONLESS,
     "rolloff": ADU,
     "rolloff_sigma": ADU,
     "rolloff_start": ADU,
@@ -57,6 +58,7 @@ AMPLIFIER_UNITS: Final = {
     "rolloff_scale_sigma": ADU,
     "chi2": DIMENSIONLESS,
     "sum_a": PER_ELECTRON,
+    "sum_a_sigma": PER_ELECTRON,
     "read_noise_median": ADU,
     "overscan_median_median": ADU,
     "overscan_median_mad": ADU,
@@ -174,6 +176,7 @@ def _curve_values(solution: AmplifierSolution) -> Values:
     if solution.turnoff is not None:
         values["turnoff"] = solution.turnoff.turnoff
         values["turnoff_sampling_error"] = solution.turnoff.sampling_error
+        values["turnoff_scatter"] = solution.turnoff.scatter
     if solution.rolloff is not None:
         values["rolloff"] = solution.rolloff.rolloff
         values["rolloff_sigma"] = solution.rolloff.rolloff_sigma
@@ -220,8 +223,18 @@ def _fit_values(fit: CovarianceFit, scale: float) -> tuple[Values, Values]:
         "noise_sigma": float(noise_sigma[0, 0]) / (2 * noise),
         "chi2": fit.chi2,
         "sum_a": even_sum(fit.a),
+        "sum_a_sigma": _sum_sigma(fit, scale),
     }
     return matrices, numbers
+
+
+def _sum_sigma(fit: CovarianceFit, scale: float) -> float:
+    """Return the error of the sum of a over all images of its quadrant."""
+    lags = len(fit.a)
+    axis = np.where(np.arange(lags) > 0, 2.0, 1.0)
+    images = np.outer(axis, axis).ravel()
+    block = fit.covariance[1 : 1 + lags**2, 1 : 1 + lags**2]
+    return scale * float(np.sqrt(images @ block @ images))
 
 
 def _drift(fit: CovarianceFit, scale: float) -> tuple[Floats, Floats]:

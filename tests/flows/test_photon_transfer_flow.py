@@ -214,3 +214,29 @@ def test_a_task_stays_within_its_memory_estimate(raw_store: Store) -> None:
     tracemalloc.stop()
     assert outcome.status == "done", outcome.reason
     assert peak < step.memory_bytes
+
+
+def test_long_range_covariances_are_kept_beside_what_they_were_subtracted_from(
+    raw_store: Store,
+) -> None:
+    long_range = {"enabled": True, "start": 3, "degree": 1}
+    flow = photon_transfer(
+        raw_store,
+        {
+            "selection": {"detectors": ["S00"]},
+            "extract": {"lags": 6},
+            "solve": {"model": "exact", "lags": 2, "long_range": long_range},
+        },
+    )
+    assert flow.run(progress=False).exit_code == 0
+    ptc, measured = raw_store["ptc"].load(), raw_store["flat_pairs"].load()
+    background = ptc["covariance_background"].sel(detector="S00")
+    assert background.sizes["coefficient"] == 4
+    used = ptc["used"].sel(detector="S00")
+    assert np.isfinite(background.where(used, drop=True)).any()
+    # the constant term is what the polynomial takes from the variance
+    taken = (measured["covariance"] - ptc["covariance"]).sel(detector="S00")[..., 0, 0]
+    constant = background.isel(coefficient=0)
+    np.testing.assert_allclose(
+        taken.where(used).values, constant.where(used).values, rtol=1e-9, atol=1e-6
+    )
