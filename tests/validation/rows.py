@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Row", "between", "within"]
+__all__ = ["Row", "at_most", "between", "within"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,13 @@ def between(
     else:
         target = f"{low:{form}} … {high:{form}} {unit}"
     return Row(what, target.strip(), f"{measured:{form}} {unit}".strip(), low <= measured <= high)
+
+
+def at_most(what: str, measured: float, limit: float, unit: str = "", form: str = ".1e") -> Row:
+    """Return the row of an error that must not exceed a limit."""
+    return Row(
+        what,
+        f"≤ {limit:.2g} {unit}".strip(),
+        f"{measured:{form}} {unit}".strip(),
+        abs(measured) <= limit,
+    )
