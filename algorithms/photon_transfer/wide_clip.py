@@ -301,8 +301,8 @@ def one_read(
         return nothing
     inside = (core, first, second)
     certain, center, half_width = second_interval(zone[:found], clip, inside)
-    if not certain:
-        return nothing
+    if not certain or (passes == 2 and found > 0):
+        return nothing  # the half width of the second pass is what the first pass left of the zone
     mean, variance = NAN, NAN
     kept = inside
     for index in range(1, passes):
