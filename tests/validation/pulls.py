@@ -26,6 +26,12 @@ from tests.validation.rows import Row, between
 DETECTORS, GRID, SHAPE = 25, (2, 2), (256, 256)
 LEVELS = np.linspace(2e3, 8e4, 30)
 LAGS = 5
+NAMES = (
+    "gain",
+    "a_00",
+    "a_01",
+    "sum of a (subtracting the mean of 65 536 pixels costs each lag V/n)",
+)
 
 
 def pulls_of_detector(number: int) -> NDArray[np.float64]:
