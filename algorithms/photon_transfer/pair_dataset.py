@@ -25,6 +25,8 @@ __all__ = [
     "vignetting_warning",
 ]
 
+MANY_SATURATED = 0.01  # fraction of pixels that a warning about something else mentions
+
 UNITS: Mapping[str, str] = {
     "mean": v.ADU,
     "mean_delta": v.ADU,
@@ -131,6 +133,9 @@ def pair_warnings(
             counts = ", ".join(f"{columns['count'][i]} of {sizes[i]}" for i in where[:4])
             least = parameters.min_pixels // parameters.bin_size**2
             text += f" (pixels used: {counts}; needed: {least})"
+        if "saturated_fraction" in columns:
+            largest = float(columns["saturated_fraction"][where].max())
+            text += f" (up to {largest:.1%} saturated)" if largest > MANY_SATURATED else ""
         warnings.warn(text, UserWarning, stacklevel=stacklevel)
     if "covariance" not in columns:
         return  # darks
