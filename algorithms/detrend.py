@@ -36,6 +36,7 @@ __all__ = [
     "DetrendedPixels",
     "amplifier_pixels",
     "detrend_amplifier",
+    "native",
     "saturation_level",
 ]
 

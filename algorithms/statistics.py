@@ -281,7 +281,8 @@ def _moments_of_blocks(
     if mask is None:
         mask = np.empty(0, np.uint8)
     elif mask.dtype.itemsize == 4:
-        mask, legend = mask.view(np.int32), (0, bits)
+        native = mask.astype(mask.dtype.newbyteorder("="), copy=False)  # FITS is big-endian
+        mask, legend = native.view(np.int32), (0, bits)
     else:
         mask = ((mask & np.array(bits).astype(mask.dtype)) != 0).view(np.uint8)
     if mask.size:

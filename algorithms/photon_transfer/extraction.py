@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Box
-from skyloom.algorithms.detrend import DetrendParameters
+from skyloom.algorithms.detrend import DetrendParameters, native
 from skyloom.algorithms.photon_transfer.detector import (
     check_lags,
     checked_images,
@@ -89,6 +89,8 @@ def extract_pair(
         If the shapes differ, the lags exceed half the region or the units are not adu.
     KeyError
         If a mask lacks one of the planes.
+    TypeError
+        If a mask is not of integers.
 
     Warns
     -----
@@ -339,10 +341,14 @@ def _keep_unmasked(flat: xr.Dataset, good: NDArray[np.bool_], planes: tuple[str,
         return 0.0
     mask = flat[v.MASK].transpose(v.Y, v.X)
     bits = v.plane_bits(planes, mask.attrs)
-    values = np.ascontiguousarray(mask.values, dtype=np.int32)
-    keep_unmasked(values.reshape(-1), np.array([bits], np.int32), good.reshape(-1).view(np.uint8))
+    if mask.dtype.kind not in "iu":
+        raise TypeError(f"mask must hold integer bit planes, got dtype {mask.dtype}")
+    values = native(mask.values)
+    # compared in the dtype of the mask, whose last bit may be a plane too
+    ignored = np.array([bits]).astype(values.dtype)
+    keep_unmasked(values.reshape(-1), ignored, good.reshape(-1).view(np.uint8))
     try:
-        saturated = v.plane_bits(["SAT"], mask.attrs)
+        saturated = np.array(v.plane_bits(["SAT"], mask.attrs)).astype(values.dtype)
     except KeyError:
         return 0.0
     return float(np.count_nonzero(values & saturated) / values.size)

@@ -5,6 +5,8 @@ Arrays are flat, C-contiguous, float32 with bytes of 0 and 1 for pixels in use; 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +26,8 @@ def keep_finite(image: Image, good: Bytes) -> None:
 
 
 @compiled
-def keep_unmasked(mask: NDArray[np.int32], bits: NDArray[np.int32], good: Bytes) -> None:
-    """Clear ``good`` where one of the bits is set in the mask."""
+def keep_unmasked(mask: NDArray[Any], bits: NDArray[Any], good: Bytes) -> None:
+    """Clear ``good`` where one of the bits, in the dtype of the mask, is set in it."""
     for i in range(mask.size):
         good[i] &= np.uint8((mask[i] & bits[0]) == 0)
 

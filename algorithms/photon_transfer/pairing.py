@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,13 +23,6 @@ __all__ = ["first_shifted_exposure", "pair_exposures"]
 
 LISTED_IDS = 20  # a warning names no more ids than this
 PERSISTENT = 2  # so many mismatched pairs at the end of a run are a shift, one is an accident
-
-
-class _Candidates(NamedTuple):
-    """Exposures that can be paired, in the order of their ids."""
-
-    exposure: NDArray[np.int64]
-    key: NDArray[np.float64]
 
 
 def pair_exposures(

@@ -214,6 +214,15 @@ def test_bits_are_read_by_the_legend_of_the_mask_whatever_its_dtype(dtype):
     assert int(clipped_statistics(image, mask, ignore=["MINE"])["count"]) == 5
 
 
+@pytest.mark.parametrize("dtype", [">i2", ">u2", ">i4", ">u4", ">i8"])
+def test_masks_in_the_byte_order_of_fits_mask_the_same_pixels(dtype):
+    bits = np.zeros((2, 3), dtype)
+    bits[0, :2] = MASK_PLANES["SAT"]
+    mask = xr.DataArray(bits, dims=("y", "x"), attrs=mask_attributes())
+    image = image_of(np.arange(6.0).reshape(2, 3).astype(">f4"))
+    assert int(clipped_statistics(image, mask)["count"]) == 4
+
+
 def test_the_sign_bit_of_a_mask_counts():
     mask = xr.DataArray(
         np.array([[-(2**31), 0]], np.int32),
