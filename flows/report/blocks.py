@@ -113,7 +113,11 @@ def amplifier_overview(ptc: xr.Dataset) -> xr.Dataset:
             inside = {LAG_Y: row, LAG_X: column}
             there = f"a{kind}" in ptc and all(ptc.sizes[dim] > at for dim, at in inside.items())
             value = ptc[f"a{kind}"].isel(inside).to_numpy() if there else np.nan
-            found[name] = (dims, np.broadcast_to(value, _shape(ptc)), {"units": "1/electron"})
+            found[name] = (
+                dims,
+                np.broadcast_to(value, _shape(ptc)).copy(),
+                {"units": "1/electron"},
+            )
     codes = [int(code) for code in PairStatus]
     counts = np.zeros((*_shape(ptc), len(codes)), np.int64)
     if status is not None:
@@ -122,12 +126,16 @@ def amplifier_overview(ptc: xr.Dataset) -> xr.Dataset:
             counts[..., place] = (values == code).sum(axis=1)
     used = ptc["used"].sum(PAIR).to_numpy() if "used" in ptc else counts[..., 0]
     measured = counts.sum(axis=-1) - counts[..., codes.index(PairStatus.NOT_MEASURED)]
-    return found.assign(
-        status_count=((*dims, "code"), counts),
-        pairs=(dims, measured),
-        pairs_used=(dims, used),
-        read_noise_electron=(found["read_noise_median"] * found["gain"]),
-    ).assign_coords(code=codes)
+    return (
+        _finite(found)
+        .assign(
+            status_count=((*dims, "code"), counts),
+            pairs=(dims, measured),
+            pairs_used=(dims, used),
+            read_noise_electron=(found["read_noise_median"] * found["gain"]),
+        )
+        .assign_coords(code=codes)
+    )
 
 
 def _shape(ptc: xr.Dataset) -> tuple[int, int]:
@@ -164,7 +172,7 @@ def detector_block(
     if amplifiers is not None:
         known = set(block[AMP].to_numpy())
         block = block.sel({AMP: [name for name in amplifiers if name in known]})
-    block = block.compute()
+    block = _finite(block.compute())
     lagged: dict[Any, int] = {**_LENGTH_ONE, **block.sizes}
     for variable in PTC.variables:
         dims = tuple(dim for dim in variable.dims if dim != DETECTOR)
@@ -181,6 +189,16 @@ def detector_block(
     block = block.transpose(PAIR, AMP, LAG_Y, LAG_X, ..., missing_dims="ignore")
     order = np.argsort(_row_means(block["mean"].transpose(PAIR, AMP).to_numpy()), kind="stable")
     return block.isel({PAIR: order})
+
+
+def _finite(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset with NaN for infinite numbers: neither has a place in a figure."""
+    infinite = {
+        name: values.where(np.isfinite(values))
+        for name, values in dataset.data_vars.items()
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all()
+    }
+    return dataset.assign(infinite)
 
 
 def _row_means(values: Floats) -> Floats:

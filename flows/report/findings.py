@@ -29,6 +29,11 @@ _FAULTS: Final = (
     PairStatus.OUTLIER,
 )
 
+_HOPELESS: Final = AmplifierFlag.BAD | AmplifierFlag.NO_DATA | AmplifierFlag.TOO_FEW_PAIRS
+_DOUBTFUL: Final = AmplifierFlag.NOT_CONVERGED | AmplifierFlag.NEGATIVE_NOISE
+_SIGNIFICANT: Final = 3.0
+"""Errors that a deviation must exceed besides its threshold."""
+
 
 class Thresholds(Parameters):
     """Beyond what a report calls an amplifier an offender."""
@@ -39,7 +44,7 @@ class Thresholds(Parameters):
         0.15, gt=0, description="largest relative deviation of the gain from the median"
     )
     noise_mismatch: float = Field(
-        0.05, gt=0, description="largest relative difference of fitted and overscan noise"
+        0.05, gt=0, description="largest relative difference of fitted and measured noise"
     )
     noise_deviation: float = Field(
         0.5, gt=0, description="largest relative deviation of the noise from the median"
@@ -78,7 +83,8 @@ def find_offenders(overview: xr.Dataset, thresholds: Thresholds | None = None) -
     Returns
     -------
     list of Finding
-        Amplifiers without a solution come first, then in the order of severity.
+        Amplifiers without a solution come first, then in the order of severity. A deviation
+        counts only if it is also three times its error.
 
     Examples
     --------
@@ -95,15 +101,36 @@ def find_offenders(overview: xr.Dataset, thresholds: Thresholds | None = None) -
     measured = _values(overview, "read_noise_electron")
     turnoff = _values(overview, "turnoff")
     deficit = np.maximum(-_deviation(turnoff, absolute=False), 0)
-    gain_error = _values(overview, "gain_sigma") / gain
-    a_00 = _deviation(_values(overview, "a_00"))
+    gain_sigma, noise_sigma = _values(overview, "gain_sigma"), _values(overview, "noise_sigma")
+    a_00, a_sigma = _values(overview, "a_00"), _values(overview, "a_00_sigma")
+    mismatch = np.abs(noise / measured - 1)
     checks: list[tuple[str, Floats, float, bool]] = [
         ("χ² / dof", chi2, limits.chi2_dof, False),
-        ("relative error of the gain", gain_error, limits.gain_error, True),
-        ("gain differs from the median", _deviation(gain), limits.gain_deviation, True),
-        ("noise differs from overscan", np.abs(noise / measured - 1), limits.noise_mismatch, True),
-        ("noise differs from the median", _deviation(noise), limits.noise_deviation, True),
-        ("a₀₀ differs from the median", a_00, limits.a_00_deviation, True),
+        ("relative error of the gain", gain_sigma / gain, limits.gain_error, True),
+        (
+            "gain differs from the median",
+            _significant(_deviation(gain), gain_sigma / gain),
+            limits.gain_deviation,
+            True,
+        ),
+        (
+            "noise of the fit differs from the measured one",
+            _significant(mismatch, noise_sigma / noise),
+            limits.noise_mismatch,
+            True,
+        ),
+        (
+            "noise differs from the median",
+            _significant(_deviation(noise), noise_sigma / noise),
+            limits.noise_deviation,
+            True,
+        ),
+        (
+            "a₀₀ differs from the median",
+            _significant(_deviation(a_00), np.abs(a_sigma / a_00)),
+            limits.a_00_deviation,
+            True,
+        ),
         ("turn-off below the median", deficit, limits.turnoff_deficit, True),
         ("pairs rejected for a fault", _faults(overview), limits.faulty_pairs, True),
     ]
@@ -154,6 +181,12 @@ def _deviation(values: Floats, *, absolute: bool = True) -> Floats:
     return np.abs(relative) if absolute else relative
 
 
+def _significant(deviation: Floats, error: Floats) -> Floats:
+    """Return deviations that their error does not explain; 0 for the others."""
+    known = np.nan_to_num(error, nan=0.0, posinf=np.inf)
+    return np.where(deviation > _SIGNIFICANT * known, deviation, 0.0)
+
+
 def _faults(overview: xr.Dataset) -> Floats:
     codes = [int(code) for code in overview["code"].to_numpy()]
     places = [codes.index(code) for code in _FAULTS]
@@ -165,10 +198,9 @@ def _faults(overview: xr.Dataset) -> Floats:
 def _flagged(overview: xr.Dataset) -> list[Finding]:
     found = []
     flags = overview["amp_flag"].transpose(DETECTOR, AMP).to_numpy()
-    hopeless = AmplifierFlag.BAD | AmplifierFlag.NO_DATA | AmplifierFlag.TOO_FEW_PAIRS
     for row, column in np.argwhere(flags != 0):
         flag = int(flags[row, column])
-        severity = 1e9 if flag & hopeless else 1e6
+        severity = 1e9 if flag & _HOPELESS else 1e6 if flag & _DOUBTFUL else 1.0
         names = ", ".join(flag_names(flag))
         found.append(Finding(*_names(overview, row, column), names, "", "", severity))
     return found

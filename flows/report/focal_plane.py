@@ -186,8 +186,10 @@ def focal_plane_figure(overview: xr.Dataset, plane: FocalPlane) -> Figure:
     overview = overview.assign(
         chi2_dof=overview["chi2"] / dof, used_fraction=overview["pairs_used"] / pairs
     )
+    # Axes are as high as the camera needs: panels are about 2.15 inches wide.
+    height = 2.15 * float(np.clip(_aspect(plane), 0.25, 1.3))
     figure, grid = style.grid_figure(
-        5.3, [1, 1], [1, 1, 1], gaps=(1.05, 0.55), margins=(0.55, 0.65, 0.42, 0.26)
+        2 * height + 1.35, [1, 1], [1, 1, 1], gaps=(1.2, 0.62), margins=(0.55, 0.7, 0.42, 0.3)
     )
     for place, (name, text, scale) in enumerate(_MAPS):
         axes = style.tune(figure.add_subplot(grid[place // 3, place % 3]), grid=False)
@@ -196,6 +198,14 @@ def focal_plane_figure(overview: xr.Dataset, plane: FocalPlane) -> Figure:
         unit = plane.unit and f"  ({plane.unit})"
         style.label(axes, f"x{unit}" if place > 2 and unit else "", f"y{unit}" if unit else "")
     return figure
+
+
+def _aspect(plane: FocalPlane) -> float:
+    """Return height over width of what is drawn."""
+    if not plane.detectors:
+        return 1.0
+    extent = np.ptp(np.concatenate(list(plane.detectors.values())), axis=0)
+    return float(extent[1] / max(extent[0], 1e-9))
 
 
 def _draw(axes: Axes, values: xr.DataArray, overview: xr.Dataset, plane: FocalPlane) -> None:
@@ -223,9 +233,7 @@ def _draw(axes: Axes, values: xr.DataArray, overview: xr.Dataset, plane: FocalPl
             edgecolor="white", linewidth=0.3 if len(cells) < 400 else 0.1,
         )  # fmt: skip
         axes.add_collection(good)
-        bar = axes.figure.colorbar(good, ax=axes, fraction=0.046, pad=0.03)
-        style.tune(bar.ax, grid=False)
-        bar.outline.set_linewidth(0.6)
+        style.colour_bar(axes, good)
         _write_values(axes, found, corners, cells, good)
     axes.add_collection(
         PolyCollection(
@@ -233,6 +241,7 @@ def _draw(axes: Axes, values: xr.DataArray, overview: xr.Dataset, plane: FocalPl
         )
     )
     axes.set_aspect("equal")
+    axes.margins(x=0.05, y=0.08 / min(1.0, max(_aspect(plane), 0.25)))
     axes.autoscale_view()
     if not plane.unit:
         axes.set_xticks([])

@@ -40,11 +40,11 @@ def kernel_figure(kernel: xr.Dataset) -> Figure:
     >>> len(kernel_figure(kernel).axes)
     3
     """
-    figure, grid = style.grid_figure(3.1, [1], [1, 1, 1], gaps=(1.1, 0.5))
+    figure, grid = style.grid_figure(3.1, [1], [1, 1, 1], gaps=(1.35, 0.5))
     axes = [style.tune(figure.add_subplot(grid[0, column])) for column in range(3)]
     values = np.asarray(kernel["detector_kernel"].transpose(KERNEL_Y, KERNEL_X), np.float64) * 1e6
     half = values.shape[0] // 2
-    style.title(axes[0], "mean of valid amplifiers  (10⁻⁶ / electron)")
+    style.title(axes[0], "mean of valid  (10⁻⁶ / electron)")
     if not np.isfinite(values).any() or not np.any(values):
         style.no_data(axes[0], "no valid kernel")
     else:
@@ -85,6 +85,4 @@ def _draw_image(axes: Axes, values: Floats, half: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.label(axes, "x  (pixel)", "y  (pixel)")
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-    style.tune(bar.ax, grid=False)
-    bar.outline.set_linewidth(0.6)
+    style.colour_bar(axes, image)

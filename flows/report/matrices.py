@@ -102,7 +102,7 @@ def matrix_figure(amplifier: xr.Dataset) -> Figure:
     with_b = bool(np.isfinite(_matrix(amplifier, "b")).sum() > 1)
     rows = 3 if with_b else 2
     figure, grid = style.grid_figure(
-        2.75 * rows, [1] * rows, [1, 1, 1], gaps=(0.95, 0.62), margins=(0.62, 0.2, 0.45, 0.32)
+        2.75 * rows, [1] * rows, [1, 1, 1], gaps=(1.1, 0.62), margins=(0.62, 0.2, 0.45, 0.32)
     )
     axes = [
         style.tune(figure.add_subplot(grid[place // 3, place % 3])) for place in range(3 * rows)
@@ -128,10 +128,7 @@ def _draw_map(
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.label(axes, "lag x  (pixel)", "lag y  (pixel)")
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, ticks=ticks)
-    style.tune(bar.ax, grid=False)
-    bar.ax.minorticks_off()
-    bar.outline.set_linewidth(0.6)
+    style.colour_bar(axes, image, ticks=ticks)
     if len(values) <= 4:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
@@ -256,8 +253,7 @@ def _draw_old_fashioned(axes: Axes, amplifier: xr.Dataset) -> None:
     old, signal = old_fashioned_a(amplifier, 0.75 * float(amplifier["turnoff"].item()))
     significant = np.isfinite(a) & np.isfinite(old) & (np.abs(a) > 3 * sigma)
     significant[0, 0] = False  # it has Poisson's noise in it and is no estimate of a
-    at = f" at {signal / 1e3:.3g}·10³ adu" if np.isfinite(signal) else ""
-    style.title(axes, f"bias of $C\\,/\\,(V\\mu)$ as an estimate of a{at}")
+    style.title(axes, "$C\\,/\\,(V\\mu)$ taken for a")
     if not significant.any():
         style.no_data(axes, "no lag with a significant a")
         return
@@ -266,4 +262,5 @@ def _draw_old_fashioned(axes: Axes, amplifier: xr.Dataset) -> None:
         _distance(a.shape)[significant], 100 * (old / a - 1)[significant], linestyle="none",
         marker="o", markersize=3.4, color=style.BLUE,
     )  # fmt: skip
-    style.label(axes, "distance  (pixel)", "relative bias  (%)")
+    axes.set_xlim(left=0)
+    style.label(axes, f"distance  (pixel), at {signal / 1e3:.3g}·10³ adu", "relative bias  (%)")

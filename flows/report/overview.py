@@ -49,6 +49,7 @@ def values_figure(overview: xr.Dataset) -> Figure:
     amps = overview.sizes[AMP]
     place = np.arange(len(detectors) * amps, dtype=np.float64).reshape(len(detectors), amps)
     place += 1.0 * np.arange(len(detectors))[:, None]  # a gap between detectors
+    starts = place[1:, 0] if amps and len(detectors) <= 40 else ()
     few = place.size <= 64
     for row, (name, text, scale) in enumerate(_ROWS):
         axes = style.tune(figure.add_subplot(grid[row, 0]))
@@ -63,7 +64,7 @@ def values_figure(overview: xr.Dataset) -> Figure:
                 fmt=marker if few else ".", markersize=3.4 if few else 2.5,
             )  # fmt: skip
         _mark_missing(axes, place[~np.isfinite(value)])
-        for start in place[1:, 0] if len(detectors) <= 40 else ():
+        for start in starts:
             axes.axvline(start - 1, color=style.GRID, linewidth=0.6)
         axes.margins(y=0.14)
         axes.set_xlim(-1, max(float(place.max(initial=0)), 0) + 1)
@@ -103,7 +104,7 @@ def _name_places(axes: Axes, overview: xr.Dataset, place: Floats, detectors: lis
 
 
 def noise_figure(overview: xr.Dataset) -> Figure:
-    """Draw the noise of the fit against that of the overscan and of darks, and chi2.
+    """Draw the noise of the fit against what was measured without light, and chi2.
 
     Parameters
     ----------
@@ -144,8 +145,8 @@ def _draw_noises(axes: Axes, overview: xr.Dataset) -> None:
     fitted, sigma = overview["noise"].to_numpy(), overview["noise_sigma"].to_numpy()
     drawn = []
     for name, text, marker, colour in (
-        ("read_noise_electron", "overscan", "o", style.BLUE),
         ("dark_noise", "pairs of darks", "s", "#d55e00"),
+        ("read_noise_electron", "read noise of the pairs", "o", style.BLUE),
     ):
         if name not in overview:
             continue
@@ -155,8 +156,10 @@ def _draw_noises(axes: Axes, overview: xr.Dataset) -> None:
             style.error_bars(
                 axes, measured[good], fitted[good], sigma[good], fmt=marker, color=colour,
                 label=text, markerfacecolor="white" if marker == "s" else colour,
+                markersize=5.2 if marker == "s" else 3.0,
             )  # fmt: skip
-            drawn += [measured[good], fitted[good]]
+            error = np.maximum(np.nan_to_num(sigma[good]), 0.0)
+            drawn += [measured[good], fitted[good] - error, fitted[good] + error]
     if not drawn:
         style.no_data(axes, "no measured read noise")
         return
@@ -181,7 +184,8 @@ def _scatter(axes: Axes, x: Floats, y: Floats, error: Floats, overview: xr.Datas
         chosen = good[:, index]
         axes.errorbar(
             x[chosen, index], y[chosen, index],
-            xerr=np.nan_to_num(error[chosen, index]), fmt=marker if few else ".", color=colour,
+            xerr=np.maximum(np.nan_to_num(error[chosen, index]), 0.0),
+            fmt=marker if few else ".", color=colour,
             markersize=3.4 if few else 2.5, elinewidth=0.7,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -104,6 +104,27 @@ def render_report(
     >>> page[:15], "Nothing yet" in page, "NO_DATA" in page
     ('<!DOCTYPE html>', True, True)
     """
+    with np.errstate(all="ignore"):  # what is not finite is shown as such
+        page = _page(ptc, kernel, dark_pairs, exposures, records, camera, options)
+    page.title = title
+    if configuration:
+        page.configuration = yaml.safe_dump(
+            _plain(configuration), sort_keys=False, allow_unicode=True
+        )
+    now = dt.datetime.now(dt.UTC)
+    page.footer = f"Written by skyloom {version('skyloom')} on {now:%Y-%m-%d at %H:%M} UTC."
+    return render_page(page)
+
+
+def _page(
+    ptc: xr.Dataset,
+    kernel: xr.Dataset | None,
+    dark_pairs: xr.Dataset | None,
+    exposures: xr.Dataset | None,
+    records: Iterable[Record] | None,
+    camera: Camera | None,
+    options: ReportOptions | None,
+) -> Page:
     options = options or ReportOptions()
     known = list(records or ())
     ptc = with_detectors(ptc)
@@ -117,7 +138,7 @@ def render_report(
         [f for f in find_offenders(overview, options.thresholds) if f.amp in amplifiers[f.detector]]
     )
     problems = record_tables.problem_rows(known)
-    page = Page(title, _subtitle(ptc, camera))
+    page = Page("", _subtitle(ptc, camera))
     page.tiles = _tiles(overview, cells, grouped, known)
     page.problems, page.more_problems = problems[:_MOST_ROWS], max(0, len(problems) - _MOST_ROWS)
     page.offenders = list(grouped.values())[:_MOST_OFFENDERS]
@@ -143,13 +164,7 @@ def render_report(
     ]
     page.steps, page.versions = record_tables.step_rows(known), record_tables.version_rows(known)
     page.warnings = record_tables.warning_rows(known)[:_MOST_ROWS]
-    if configuration:
-        page.configuration = yaml.safe_dump(
-            _plain(configuration), sort_keys=False, allow_unicode=True
-        )
-    now = dt.datetime.now(dt.UTC)
-    page.footer = f"Written by skyloom {version('skyloom')} on {now:%Y-%m-%d at %H:%M} UTC."
-    return render_page(page)
+    return page
 
 
 def write_report(

@@ -6,7 +6,7 @@ own, so that a page stays one that can be read and sent around.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -47,7 +47,7 @@ _PANELS: Final = 28
 
 @dataclass(frozen=True)
 class Image:
-    """A figure in the page."""
+    """A figure in the page; without a URI it could not be drawn, and the caption says why."""
 
     uri: str
     text: str
@@ -127,8 +127,14 @@ def choose_sections(
     return Choice(names, set(detailed), detailed[0] if detailed else None, note.strip())
 
 
-def _image(figure: Figure, text: str, caption: str = "", *, dpi: int = 140) -> Image:
-    return Image(data_uri(figure, dpi=dpi), text, caption)
+def _image(
+    draw: Callable[..., Figure], *given: object, text: str, caption: str = "", dpi: int = 140
+) -> Image:
+    """Return a figure, or what kept it from being drawn: a report is not lost for one figure."""
+    try:
+        return Image(data_uri(draw(*given), dpi=dpi), text, caption)
+    except Exception as error:
+        return Image("", text, f"{type(error).__name__}: {error}")
 
 
 def overview_images(overview: xr.Dataset, camera: Camera | None = None) -> list[Image]:
@@ -152,19 +158,24 @@ def overview_images(overview: xr.Dataset, camera: Camera | None = None) -> list[
     schematic = "" if plane.unit else " Detectors stand side by side: their places are not known."
     return [
         _image(
-            focal_plane_figure(overview, plane),
-            "Focal plane maps of gain, noise, a, turn-off, chi-squared and used pairs",
-            "Every amplifier at its place in the focal plane; hatched: no value." + schematic,
+            focal_plane_figure,
+            overview,
+            plane,
+            text="Focal plane maps of gain, noise, a, turn-off, chi-squared and used pairs",
+            caption="Every amplifier at its place in the focal plane; hatched: no value."
+            + schematic,
         ),
         _image(
-            values_figure(overview),
-            "Gain, noise, a and turn-off of every amplifier",
-            "Every amplifier with its error bar; one colour and marker for each place in a "
+            values_figure,
+            overview,
+            text="Gain, noise, a and turn-off of every amplifier",
+            caption="Every amplifier with its error bar; one colour and marker for each place in a "
             "detector. Red crosses: no value.",
         ),
         _image(
-            noise_figure(overview),
-            "Noise of the fit against measured noise, gain against a, chi-squared",
+            noise_figure,
+            overview,
+            text="Noise of the fit against measured noise, gain against a, chi-squared",
         ),
     ]
 
@@ -196,7 +207,7 @@ def detector_panels(ptc: xr.Dataset, amplifiers: Mapping[str, Sequence[str]]) ->
         chosen = names[start : start + _PANELS]
         blocks = [detector_block(small, name, amplifiers[name]) for name in chosen]
         text = f"Residuals of detectors {chosen[0]} to {chosen[-1]}"
-        images.append(_image(detectors_figure(blocks), text, dpi=110))
+        images.append(_image(detectors_figure, blocks, text=text, dpi=110))
     return images
 
 
@@ -252,18 +263,20 @@ def _detector_images(block: xr.Dataset, kernel: xr.Dataset | None) -> list[Image
     name = str(block[DETECTOR].item())
     images = [
         _image(
-            curves_figure(block),
-            f"Variance over mean of every amplifier of {name}",
-            "Variance over mean with the model; the dashed line is the turn-off, open markers are "
-            "pairs that are not used.",
+            curves_figure,
+            block,
+            text=f"Variance over mean of every amplifier of {name}",
+            caption="Variance over mean with the model; the dashed line is the turn-off, open "
+            "markers are pairs that are not used.",
         )
     ]
     if kernel is not None:
         images.append(
             _image(
-                kernel_figure(kernel),
-                f"Brighter-fatter kernel of {name}",
-                "Brighter-fatter kernel.",
+                kernel_figure,
+                kernel,
+                text=f"Brighter-fatter kernel of {name}",
+                caption="Brighter-fatter kernel; dotted: it did not pass its checks.",
             )
         )
     return images
@@ -283,22 +296,26 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
         ", ".join(flag_names(int(amplifier["amp_flag"].item()))),
         [
             _image(
-                photon_transfer_figure(amplifier),
-                f"Photon transfer curve of {name}",
-                "Variance of one flat against its mean, and the model (dotted above the turn-off). "
-                "Residuals beyond the edge are arrow heads.",
+                photon_transfer_figure,
+                amplifier,
+                text=f"Photon transfer curve of {name}",
+                caption="Variance of one flat against its mean, and the model (dotted above the "
+                "turn-off). Residuals beyond the edge are arrow heads.",
             ),
             _image(
-                covariance_figure(amplifier),
-                f"Covariances of {name} against flux",
-                "Covariances with neighbours at (lag x, lag y) and the model; open: not used.",
+                covariance_figure,
+                amplifier,
+                text=f"Covariances of {name} against flux",
+                caption="Covariances with neighbours at (lag x, lag y) and the model; open: not "
+                "used.",
             ),
             _image(
-                matrix_figure(amplifier),
-                f"Matrix a of {name} and the quality of its fit",
-                "The matrix a, its fall with distance, its cumulative sum (0 if charge is "
-                "conserved), χ² by lag and by flux with its expected scatter, and the bias of the "
-                "simple estimate of a.",
+                matrix_figure,
+                amplifier,
+                text=f"Matrix a of {name} and the quality of its fit",
+                caption="The matrix a, its fall with distance, its cumulative sum (0 if charge is "
+                "conserved), χ² by lag and by flux with its expected scatter, and how far "
+                "C / (V µ) at one flux is off as an estimate of a.",
             ),
         ],
         opened,

@@ -52,6 +52,8 @@ def curves_figure(block: xr.Dataset, *, columns: int = 4) -> Figure:
         gaps=(0.48, 0.36),
         margins=(0.66, 0.15, 0.45, 0.3),
     )
+    if not amplifiers:
+        style.no_data(style.tune(figure.add_subplot(grid[0, 0])), "no amplifiers")
     for index in range(amplifiers):
         amplifier = block.isel({AMP: index})
         row, column = divmod(index, columns)

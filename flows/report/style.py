@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ __all__ = [
     "MODEL",
     "WIDTH",
     "amp_style",
+    "colour_bar",
     "data_uri",
     "error_bars",
     "grid_figure",
@@ -209,6 +211,14 @@ def error_bars(axes: Axes, x: Floats, y: Floats, sigma: Floats, **options: objec
     }
     settings |= {"elinewidth": 0.7, "capsize": 0, "markeredgewidth": 0.7} | options
     axes.errorbar(x, y, yerr=known, **settings)  # type: ignore[arg-type]
+
+
+def colour_bar(axes: Axes, image: ScalarMappable, *, ticks: Sequence[float] | None = None) -> None:
+    """Add a colour bar that is as high as its axes are, whatever their aspect."""
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.04, 0.0, 0.05, 1.0)), ticks=ticks)
+    tune(bar.ax, grid=False)
+    bar.ax.minorticks_off()
+    bar.outline.set_linewidth(0.6)
 
 
 def limits(values: Floats, *, factor: float = 4.0, least: float = 0.0) -> tuple[float, float]:

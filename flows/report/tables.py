@@ -31,7 +31,7 @@ SUMMARY_COLUMNS: Final = (
     ("amp", ""),
     ("gain", "electron / adu"),
     ("noise", "electron"),
-    ("read noise", "electron"),
+    ("measured", "electron"),
     ("a₀₀", "10⁻⁶ / electron"),
     ("a₀₁", "10⁻⁷ / electron"),
     ("a₁₀", "10⁻⁷ / electron"),
