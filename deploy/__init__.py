@@ -1,1 +1,1 @@
-
+"""Scheduler files and notebooks: where and how flows are run."""

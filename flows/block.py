@@ -135,7 +135,7 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
     if lacking:
         return _skip(context.store, record("skipped", reason=lacking), labels)
     fingerprint = block_fingerprint(step, tokens)
-    if fingerprint == previous:
+    if fingerprint == previous or _made_meanwhile(context.store, step, labels, fingerprint):
         return Outcome(name, labels, "kept", fingerprint)
     with captured_warnings() as caught:
         try:
@@ -160,6 +160,15 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
         warnings=len(caught),
         bytes_written=done.bytes_written,
     )
+
+
+def _made_meanwhile(store: Store, step: Step, labels: Labels, fingerprint: str) -> bool:
+    """Return whether this very block was made since the plan.
+
+    A cluster forgets what a worker has done when it loses it, and asks again; the store knows.
+    """
+    record = store.recent_record(step.name, step.block(labels))
+    return record is not None and record.done and record.fingerprint == fingerprint
 
 
 def _compute(

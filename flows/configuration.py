@@ -182,6 +182,8 @@ def _sentence(
     known = place
     while known and known not in sources:
         known = known[:-1]
+    if known and item["type"] not in {"extra_forbidden", "missing"}:
+        place = known  # what follows names the alternatives of a union
     source = sources.get(known, str(file) if file else "")
     if item["type"] == "extra_forbidden":
         message = f"unknown key{_suggestion(model, tuple(item['loc']))}"

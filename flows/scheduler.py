@@ -62,7 +62,7 @@ class Scheduler(Protocol):
 class Threads(Parameters):
     """Threads of this process: nothing to start, results are there at once."""
 
-    kind: Literal["threads"] = "threads"
+    kind: Literal["threads"] = Field("threads", description="where tasks run")
     threads: int | None = Field(
         None, ge=1, description="tasks at a time; as many as cores and memory allow if not given"
     )
@@ -95,7 +95,7 @@ class Threads(Parameters):
 class Processes(Parameters):
     """Processes of this machine, one thread each, started for the run."""
 
-    kind: Literal["processes"] = "processes"
+    kind: Literal["processes"] = Field("processes", description="where tasks run")
     processes: int | None = Field(
         None, ge=1, description="tasks at a time; as many as cores and memory allow if not given"
     )
@@ -149,7 +149,7 @@ class Tls(Parameters):
 class Address(Parameters):
     """A Dask scheduler that runs already, on this or another machine."""
 
-    kind: Literal["address"] = "address"
+    kind: Literal["address"] = Field("address", description="where tasks run")
     address: str = Field(description="e.g. tcp://127.0.0.1:8786 or tls://host:8786")
     tls: Tls | None = Field(None, description="certificates, for tls:// addresses")
     timeout: float = Field(30.0, gt=0, description="how long to wait for the scheduler, s")

@@ -217,14 +217,18 @@ class RecordBook:
         self._objects.delete(loose.path for loose in older)
         return stamped
 
-    def read(self, step: str, block: Mapping[str, Label]) -> Record | None:
-        """Return the newest record of a block, None if there is none or it is damaged."""
+    def read(self, step: str, block: Mapping[str, Label], *, tables: bool = True) -> Record | None:
+        """Return the newest record of a block, None if there is none or it is damaged.
+
+        Without ``tables`` only records written since the last compaction are seen: one look,
+        however many blocks the step has.
+        """
         key = block_key(block)
         for _ in range(_RETRIES):
             folder = f"{_step_folder(step)}/{_shard(key)}"
             found = [loose for loose in self._loose_in(folder) if loose.key == key]
             if not found:
-                return self.read_all(step).get(key)
+                return self.read_all(step).get(key) if tables else None
             newest = max(found, key=lambda loose: loose.stamp)
             data = self._objects.read(newest.path)
             if data is not None:

@@ -309,6 +309,10 @@ class Store:
         """Return the record of a block, None if it has none or a damaged one."""
         return self._book.read(step, block)
 
+    def recent_record(self, step: str, block: Mapping[str, Label]) -> Record | None:
+        """Return the record of a block if it was written since the step's last compaction."""
+        return self._book.read(step, block, tables=False)
+
     def records(self, step: str) -> dict[str, Record]:
         """Return the records of a step by block key."""
         return self._book.read_all(step)

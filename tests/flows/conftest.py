@@ -40,7 +40,7 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory of FITS files: 4 biases, 2 darks, 8 pairs of flats, two detectors."""
+    """Return a directory of FITS files: 4 biases, 2 darks, 12 pairs of flats, two detectors."""
     import flats
 
     folder: Path = tmp_path_factory.mktemp("night")

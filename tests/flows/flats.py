@@ -14,7 +14,8 @@ from skyloom.storage.raw_fits import write_raw_fits
 from skyloom.storage.store import open_store
 
 DETECTORS = ("S00", "S01")
-LEVELS = 8
+LEVELS = 12
+FILES = 4 + 2 + 2 * LEVELS  # biases, darks, flats
 CONFIGURATION = {
     "selection": {"detectors": list(DETECTORS)},
     "extract": {"lags": 3},

@@ -1,10 +1,12 @@
 """Run a flow again and again, each time killed at a random moment; then once to the end.
 
-    python kill_repeatedly.py <module:function that returns a flow> <store> <kills> <seed> <seconds>
+    python kill_repeatedly.py <module:function that returns a flow> <store> <kills> <seed> <blocks>
 
 A process of one thread imports everything once and forks a child for each life, so that twenty
-lives take seconds. Prints one JSON line: how many children were killed while they worked, how
-many blocks were done after each, and what the last, undisturbed run made.
+lives take seconds. A life ends a random short while after a random number of blocks, at most
+<blocks>, or already while it starts: moments that do not depend on how busy the machine is.
+Prints one JSON line: how many children were killed while they worked, how many blocks were done
+after each, and what the last, undisturbed run made.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -29,7 +32,42 @@ def done(store: str, steps: list[str]) -> int:
     return sum(record.done for step in steps for record in opened.records(step).values())
 
 
-def main(made_by: str, store: str, kills: int, seed: int, longest: float) -> None:
+class Teller:
+    """An observer that writes a byte for every block to a pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def begin(self, totals: Any) -> None:
+        """Say nothing."""
+
+    def finished(self, outcome: Any) -> None:
+        """Tell of one block."""
+        os.write(self._pipe, b".")
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
+def live(flow: Any, blocks: int, pause: float) -> bool:
+    """Run a flow in a child, kill it after some blocks and a pause; return whether it lived."""
+    listen, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        flow.run(workers=2, progress=Teller(tell))
+        os._exit(0)
+    os.close(tell)
+    seen = 0
+    while seen < blocks and (told := os.read(listen, blocks - seen)):
+        seen += len(told)
+    time.sleep(pause)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(listen)
+    return os.WIFSIGNALED(status)
+
+
+def main(made_by: str, store: str, kills: int, seed: int, most: int) -> None:
     """Kill, kill again, finish."""
     import dask.threaded  # noqa: F401  # what a run imports late, children would import each
 
@@ -38,16 +76,9 @@ def main(made_by: str, store: str, kills: int, seed: int, longest: float) -> Non
     steps = [step.name for step in make(store).steps]
     generator = random.Random(seed)
     killed, progress = 0, []
-    while killed < kills:
-        child = os.fork()
-        if child == 0:
-            make(store).run(workers=2, progress=False)
-            os._exit(0)
-        time.sleep(generator.uniform(0, longest))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            break  # it was finished before: the lives are too long for the work
+    while killed < kills and live(
+        make(store), generator.randint(0, most), generator.expovariate(1 / 0.02)
+    ):
         killed += 1
         progress.append(done(store, steps))
     last = make(store).run(workers=2, progress=False)
@@ -66,4 +97,4 @@ def main(made_by: str, store: str, kills: int, seed: int, longest: float) -> Non
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

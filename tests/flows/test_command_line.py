@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flats import FILES, LEVELS
 from typer.testing import CliRunner
 
 from skyloom.flows.command_line import app
@@ -30,28 +31,28 @@ def test_from_files_to_numbers_in_the_order_of_the_readme(night: Path, tmp_path:
     assert check.exit_code in (0, 1), check.output
     found = skyloom("ingest", url, str(night), "--camera", "simulated-mosaic", "--quiet")
     assert found.exit_code == 0, found.output
-    assert "22 files: 22 ingested" in found.output
+    assert f"{FILES} files: {FILES} ingested" in found.output
     again = skyloom("ingest", url, str(night), "--quiet")
-    assert "22 files: 22 unchanged" in again.output
+    assert f"{FILES} files: {FILES} unchanged" in again.output
     plan = skyloom("plan", url, "photon_transfer", "--json", *SMALL)
     told = json.loads(plan.output)
     assert [(step["step"], step["todo"]) for step in told["steps"]] == [
         ("dark_pairs", 3),
-        ("flat_pairs", 8),
+        ("flat_pairs", LEVELS),
         ("ptc", 1),
         ("brighter_fatter", 1),
     ]
-    assert told["steps"][1]["reasons"] == {"no record": 8}
-    assert told["steps"][1]["read_bytes"] == 8 * 2 * 512 * 576 * 2
+    assert told["steps"][1]["reasons"] == {"no record": LEVELS}
+    assert told["steps"][1]["read_bytes"] == LEVELS * 2 * 512 * 576 * 2
     log = tmp_path / "run.jsonl"
     run = skyloom(
         "run", url, "photon_transfer", *SMALL, "--workers", "2", "--quiet", "--log", str(log)
     )
     assert run.exit_code == 0, run.output
-    assert "13 blocks made" in run.output
+    assert f"{LEVELS + 5} blocks made" in run.output
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     blocks = [entry for entry in entries if entry.get("event") == "block"]
-    assert len(blocks) == 13
+    assert len(blocks) == LEVELS + 5
     assert {entry["status"] for entry in blocks} == {"done"}
     assert {"time", "level", "message", "step", "block", "seconds"} <= set(blocks[0])
     run = skyloom("run", url, "photon_transfer", *SMALL, "--quiet", "--json")
@@ -63,10 +64,10 @@ def test_from_files_to_numbers_in_the_order_of_the_readme(night: Path, tmp_path:
     }
     status = skyloom("status", url, "--json")
     assert {row["step"]: row["done"] for row in json.loads(status.output)["steps"]} == {
-        "ingest": 44,
-        "ingest_files": 22,
+        "ingest": 2 * FILES,
+        "ingest_files": FILES,
         "dark_pairs": 3,
-        "flat_pairs": 8,
+        "flat_pairs": LEVELS,
         "ptc": 1,
         "brighter_fatter": 1,
     }
@@ -147,7 +148,9 @@ def test_cameras_and_configurations_can_be_listed_and_shown(tmp_path: Path) -> N
     default.write_text(skyloom("config", "default", "photon_transfer").output)
     checked = skyloom("config", "check", "photon_transfer", str(default))
     assert checked.output == f"{default}: all is well\n"
-    assert skyloom("config", "default", "scheduler").output.startswith("kind: threads")
+    assert skyloom("config", "default", "scheduler").output.startswith(
+        "# where tasks run\nkind: threads"
+    )
 
 
 def test_a_camera_with_overlapping_amplifiers_is_refused_by_name(tmp_path: Path) -> None:

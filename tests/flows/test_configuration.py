@@ -25,7 +25,7 @@ extract:
   lgas: 8
   clip: -1
   clip: 5
-sovle: {}
+solvex: {}
 pairs:
   mode: banana
 solve:
@@ -38,16 +38,16 @@ def test_all_problems_are_told_at_once_with_file_line_path_and_suggestion(tmp_pa
     file = tmp_path / "mine.yaml"
     file.write_text(WRONG)
     with pytest.raises(ConfigurationError) as caught:
-        load_configuration(PhotonTransferConfiguration, file, ["solve.modle=exact", "nonsense"])
+        load_configuration(PhotonTransferConfiguration, file, ["solve.modelx=exact", "nonsense"])
     lines = str(caught.value).splitlines()
     assert lines[0] == "the configuration has 7 problems:"
     told = "\n".join(lines)
     assert f"{file}:5 extract.clip: given twice, first in line 4" in told
     assert f"{file}:3 extract.lgas: unknown key; did you mean 'lags'?" in told
-    assert f"{file}:6 sovle: unknown key; did you mean 'solve'?" in told
+    assert f"{file}:6 solvex: unknown key; did you mean 'solve'?" in told
     assert re.search(r"mine\.yaml:8 pairs\.mode: Input should be 'time', .* got 'banana'", told)
     assert re.search(r"mine\.yaml:11 solve\.turnoff\.cut: .*number.* got 'none'", told)
-    assert "--set solve.modle: unknown key; did you mean 'model'?" in told
+    assert "--set solve.modelx: unknown key; did you mean 'model'?" in told
     assert "--set nonsense: must be dotted.path=value" in told
 
 
@@ -122,6 +122,13 @@ def test_every_parameter_of_the_flow_is_described() -> None:
         return found
 
     assert undescribed(PhotonTransferConfiguration, "") == []
+
+
+def test_alternatives_of_a_value_are_not_part_of_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("solve:\n  maximum_mean: high\n")
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml:2 solve\.maximum_mean: Input"):
+        load_configuration(PhotonTransferConfiguration, file)
 
 
 def test_a_mapping_with_a_wrong_key_is_refused_alike() -> None:

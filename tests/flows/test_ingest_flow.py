@@ -7,6 +7,7 @@ from typing import Any
 
 import flats
 import pytest
+from flats import FILES
 from toy import assert_same, contents
 
 from skyloom.flows.block import Outcome
@@ -23,14 +24,14 @@ def empty(tmp_path: Path) -> Store:
 def test_every_scheduler_ingests_the_same_bits(
     empty: Store, ingested: Path, night: Path, client: Any
 ) -> None:
-    assert ingest(empty, night, client=client, progress=False).counts["ingested"] == 22
+    assert ingest(empty, night, client=client, progress=False).counts["ingested"] == FILES
     assert_same(contents(empty), contents(open_store(ingested)))
 
 
 def test_a_second_ingest_does_nothing(raw_store: Store, night: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(raw_store.url).glob("raw/**/*")}
     summary = ingest(raw_store, night, progress=False)
-    assert summary.counts == {"ingested": 0, "unchanged": 22, "rejected": 0}
+    assert summary.counts == {"ingested": 0, "unchanged": FILES, "rejected": 0}
     assert summary.exit_code == 0
     after = {path: path.stat().st_mtime_ns for path in Path(raw_store.url).glob("raw/**/*")}
     assert before == after
@@ -55,7 +56,7 @@ def test_an_observer_is_told_of_every_file(empty: Store, night: Path) -> None:
 
     class Listener:
         def begin(self, totals: Any) -> None:
-            assert dict(totals) == {"scan": 22, "copy": 22}
+            assert dict(totals) == {"scan": FILES, "copy": FILES}
 
         def finished(self, outcome: Outcome) -> None:
             seen.append(outcome)
@@ -63,7 +64,7 @@ def test_an_observer_is_told_of_every_file(empty: Store, night: Path) -> None:
         def end(self) -> None: ...
 
     ingest(empty, night, progress=Listener(), workers=2)
-    assert [sum(o.step == step for o in seen) for step in ("scan", "copy")] == [22, 22]
+    assert [sum(o.step == step for o in seen) for step in ("scan", "copy")] == [FILES, FILES]
 
 
 def test_a_reader_that_breaks_costs_one_file(
@@ -80,5 +81,5 @@ def test_a_reader_that_breaks_costs_one_file(
 
     monkeypatch.setattr(ingest_flow, "scan_file", fragile)
     summary = ingest(empty, night, progress=False)
-    assert summary.counts == {"ingested": 21, "unchanged": 0, "rejected": 1}
+    assert summary.counts == {"ingested": FILES - 1, "unchanged": 0, "rejected": 1}
     assert "0003.fits: RuntimeError: unforeseen" in str(summary)

@@ -120,7 +120,7 @@ def test_a_run_killed_twenty_times_ends_like_one_that_was_not(
             raw_store.url,
             str(KILLS),
             "2",
-            "0.35",
+            "1",
         ],
         capture_output=True,
         text=True,

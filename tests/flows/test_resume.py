@@ -38,7 +38,7 @@ def test_a_run_killed_twenty_times_ends_like_one_that_was_not(tmp_path: Path) ->
             store.url,
             str(KILLS),
             "1",
-            "0.4",
+            "8",
         ],
         capture_output=True,
         text=True,

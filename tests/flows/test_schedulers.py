@@ -16,7 +16,9 @@ from toy import LevelParameters, assert_same, contents, toy_flow, toy_store
 
 from skyloom.algorithms.errors import ConfigurationError, SkyloomError
 from skyloom.flows.environment import SINGLE_THREADED, numba_cache_dir, worker_environment
+from skyloom.flows.fingerprint import dataset_fingerprint
 from skyloom.flows.flow import Flow
+from skyloom.flows.plan import Plan, StepPlan
 from skyloom.flows.scheduler import (
     Address,
     Processes,
@@ -24,6 +26,7 @@ from skyloom.flows.scheduler import (
     choose_scheduler,
     fit_workers,
 )
+from skyloom.flows.weave import weave_plan
 from skyloom.storage.store import Store
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -99,6 +102,34 @@ def test_blocks_that_kill_their_worker_are_named_and_the_others_go_on(
     assert record is not None
     assert record.status == "failed"
     assert store["total"]["done"].values.tolist() == [True, False, True]
+
+
+def test_what_a_lost_worker_had_done_is_not_done_again(store: Store, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    flow = toy_flow(store, level_parameters=LevelParameters(calls=str(calls)))
+    flow.run(progress=False)
+    for record in store.records("level").values():
+        store.write_record(record)  # as they lay there before the records were compacted
+    constant = {name: dataset_fingerprint(toy.seed(store, {"detector": name})) for name in "abc"}
+    # The graph as it was before anything was done: what a cluster runs again that has forgotten.
+    forgotten = Plan(
+        tuple(
+            StepPlan(
+                step.step,
+                {
+                    labels: block._replace(state="todo", previous="", given=(constant[labels[1]],))
+                    for labels, block in step.blocks.items()
+                },
+            )
+            for step in flow.plan().steps[:1]
+        )
+    )
+    outcomes: list[str] = []
+    Threads(threads=1).get(
+        weave_plan(forgotten, store), lambda _, outcome: outcomes.append(outcome.status)
+    )
+    assert outcomes == ["kept"] * 12
+    assert calls.read_text().count("x") == 12
 
 
 def test_numerical_libraries_use_one_thread_in_tasks(
