@@ -8,8 +8,6 @@ what the subtraction makes of them.
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,18 +16,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.amplifiers import Amplifier, Box, amplifier_rows
-from skyloom.algorithms.clip_correction import truncation_factor, unclipped_variance
-from skyloom.algorithms.detrend_kernels import (
-    count_equal,
-    keep_unsaturated,
-    largest_in_box,
-    row_medians,
-    row_moments,
-    subtract_levels,
+from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows
+from skyloom.algorithms.detrend_kernels import keep_unsaturated, subtract_levels
+from skyloom.algorithms.overscan import (
+    column_levels,
+    levels_of_rows,
+    serial_levels,
+    without_first_columns,
 )
 from skyloom.algorithms.parameters import Parameters
-from skyloom.algorithms.statistics import clipped_moments
+from skyloom.algorithms.pixel_arrays import native
+from skyloom.algorithms.saturation import saturation_level
 
 __all__ = [
     "DetrendParameters",
@@ -39,10 +36,6 @@ __all__ = [
     "native",
     "saturation_level",
 ]
-
-OUTLYING_ROW = 2.0  # variance of an overscan row, times the typical one, that means outliers
-PILE_UP_PIXELS = 10  # fewer pixels at one value are an accident
-PILE_UP_RATIO = 2.0  # the tail of a distribution falls, a pile-up rises
 
 
 class DetrendParameters(Parameters):
@@ -158,18 +151,24 @@ def amplifier_pixels(
     data = amplifier.data
     rows = np.full(data.shape[0], offset)
     median, noise = np.nan, np.nan
-    serial = _without_first_columns(amplifier, parameters.serial_skip)
+    serial = without_first_columns(amplifier, parameters.serial_skip)
     levels = np.empty(0)
     if parameters.serial != "none" and serial.size:
-        levels, median, noise = _serial_levels(raw, serial, parameters)
-        rows = rows + _levels_of_rows(levels, serial, data.y_start, data.y_stop, median)
+        levels, median, noise = serial_levels(
+            raw,
+            serial,
+            by_row=parameters.serial == "row",
+            mean=parameters.statistic == "mean",
+            clip=parameters.clip,
+        )
+        rows = rows + levels_of_rows(levels, serial, data.y_start, data.y_stop, median)
     columns = np.empty(0)
     box = amplifier.parallel_overscan
     if parameters.parallel and box.size:
         above = raw[box.slices].astype(np.float64)
         if levels.size:
-            above -= _levels_of_rows(levels, serial, box.y_start, box.y_stop, median)[:, None]
-        columns = _column_levels(above, box, data, offset if not levels.size else 0.0)
+            above -= levels_of_rows(levels, serial, box.y_start, box.y_stop, median)[:, None]
+        columns = column_levels(above, box, data, offset if not levels.size else 0.0)
     saturation = amplifier.saturation
     if not np.isfinite(saturation):
         saturation = saturation_level(raw, data) if parameters.pile_up else np.inf
@@ -177,139 +176,6 @@ def amplifier_pixels(
     return DetrendedPixels(
         raw, corner, rows, columns, data.shape[1], saturation, median, noise, offset
     )
-
-
-def native(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return pixels in native byte order and C order, copied only if they are not.
-
-    Examples
-    --------
-    >>> native(np.zeros((2, 2), ">u2")).dtype.isnative
-    True
-    """
-    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-
-
-def _without_first_columns(amplifier: Amplifier, skip: int) -> Box:
-    """Return the serial overscan less the columns that were read right after the data."""
-    box = amplifier.overscan
-    if box.x_start >= amplifier.data.x_stop:
-        return box._replace(x_start=min(box.x_start + skip, box.x_stop))
-    return box._replace(x_stop=max(box.x_stop - skip, box.x_start))
-
-
-def _serial_levels(
-    raw: NDArray[Any], box: Box, parameters: DetrendParameters
-) -> tuple[NDArray[np.float64], float, float]:
-    """Return the level of each overscan row, the median of all, and the noise about the levels."""
-    if parameters.serial == "level":
-        level = clipped_moments(raw[box.slices], clip=parameters.clip)
-        chosen = level.mean if parameters.statistic == "mean" else level.median
-        noise = math.sqrt(float(unclipped_variance(level.variance, level.half_width)))
-        return np.full(box.shape[0], chosen), level.median, noise
-    place = (box.y_start, box.x_start), box.shape[1]
-    start = raw[box.y_start : box.y_stop, box.x_start].astype(np.float64)
-    levels, variances, means = np.empty((3, box.shape[0]))
-    row_moments(raw, *place, start, np.inf, levels, variances)
-    typical = _typical(variances)
-    # rows with far outliers start from their median; in all others it is close to the mean
-    outlying = np.flatnonzero(~(variances <= OUTLYING_ROW * typical**2))
-    if parameters.statistic == "median":
-        outlying = np.arange(levels.size)
-    if outlying.size:
-        medians = np.empty(outlying.size)
-        row_medians(native(raw[box.slices][outlying]), medians)
-        levels[outlying] = medians
-        # without the outliers of those rows the spread is smaller
-        row_moments(raw, *place, levels, parameters.clip * typical, means, variances)
-        typical = _typical(variances)
-    row_moments(raw, *place, levels, parameters.clip * typical, means, variances)
-    if parameters.statistic == "mean":
-        levels = means
-    known, spread = levels[np.isfinite(levels)], variances[np.isfinite(variances)]
-    median = float(np.median(known)) if known.size else np.nan
-    noise = float(spread.mean()) / _kept(parameters.clip) if spread.size else np.nan
-    return levels, median, math.sqrt(noise)
-
-
-@functools.lru_cache(maxsize=16)
-def _kept(clip: float) -> float:
-    """Return the fraction of the variance of a Gaussian that a clip keeps."""
-    return float(truncation_factor(clip))
-
-
-def _typical(variances: NDArray[np.float64]) -> float:
-    """Return the standard deviation in most rows; the median keeps a few rows from mattering."""
-    known = variances[np.isfinite(variances)]
-    return math.sqrt(float(np.median(known))) if known.size else math.inf
-
-
-def _levels_of_rows(
-    levels: NDArray[np.float64], serial: Box, y_start: int, y_stop: int, median: float
-) -> NDArray[np.float64]:
-    """Return the levels of raw rows; rows that the overscan lacks get the median of all."""
-    found = np.full(y_stop - y_start, median)
-    low, high = max(y_start, serial.y_start), min(y_stop, serial.y_stop)
-    if high > low:
-        found[low - y_start : high - y_start] = levels[low - serial.y_start : high - serial.y_start]
-    return np.where(np.isfinite(found), found, median)
-
-
-def _column_levels(
-    above: NDArray[np.float64], box: Box, data: Box, offset: float
-) -> NDArray[np.float64]:
-    """Return the median of each column of the parallel overscan; 0 where it has none."""
-    found = np.zeros(data.shape[1])
-    low, high = max(data.x_start, box.x_start), min(data.x_stop, box.x_stop)
-    if high > low:
-        part = above[:, low - box.x_start : high - box.x_start]
-        finite = np.isfinite(part).any(axis=0)
-        part = np.where(finite, part, 0.0)
-        found[low - data.x_start : high - data.x_start] = np.nanmedian(part, axis=0) - offset
-    return found
-
-
-def saturation_level(pixels: NDArray[Any], box: Box | None = None) -> float:
-    """Return the value that pixels pile up at, taken for saturation; infinity without a pile.
-
-    The number of pixels falls towards the largest value of an unsaturated image. Where more than
-    twice as many pixels hold the largest value as hold the next lower one, and at least ten,
-    brighter pixels were cut off. The largest number of an unsigned integer dtype always counts.
-
-    Parameters
-    ----------
-    pixels : ndarray, (y, x), any real dtype, adu
-    box : Box, optional
-        The part of the pixels to look at; all without it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image = np.full((50, 50), 4000, np.uint16)
-    >>> image[:5], image[5] = 4095, 4090
-    >>> saturation_level(image)
-    4095.0
-    >>> saturation_level(np.arange(2500, dtype=np.uint16)[None])
-    inf
-    """
-    values = native(pixels)
-    box = box or Box(0, values.shape[0], 0, values.shape[1])
-    if box.size == 0:
-        return np.inf
-    place = (box.y_start, box.x_start), box.shape
-    kind, of = values.dtype.kind, values.dtype.type
-    start = of(np.iinfo(values.dtype).min if kind in "iu" else -np.inf)
-    top = values[box.slices].max()
-    if not np.isfinite(top):
-        top = of(largest_in_box(values, *place, of(np.inf), start))
-    if kind == "u" and top == np.iinfo(values.dtype).max:
-        return float(top)
-    at_top = count_equal(values, *place, top)
-    if at_top < PILE_UP_PIXELS:
-        return np.inf
-    second = of(largest_in_box(values, *place, top, start))
-    below = count_equal(values, *place, second) if second < top else 0
-    return float(top) if at_top > PILE_UP_RATIO * below else np.inf
 
 
 def detrend_amplifier(
