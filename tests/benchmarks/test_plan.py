@@ -120,21 +120,35 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.mark.slow
-def test_the_plan_of_a_survey_camera_takes_seconds_and_little_memory(survey: Store) -> None:
+def measure_plan(url: str) -> dict[str, float]:
+    """Return times (s), memory (bytes) and sizes of plan and graph, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, survey.url], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, url], capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stdout)
+    told: dict[str, float] = json.loads(done.stdout)
     print(
         f"\nplan and graph of {told['blocks']} blocks, {told['tasks']} tasks: imports "
         f"{told['imports']:.1f} s, plan {told['plan']:.1f} s, graph {told['weave']:.1f} s, "
         f"memory {told['peak'] / 1e9:.2f} GB"
     )
+    return told
+
+
+def check_plan(told: dict[str, float]) -> None:
+    """Assert what was promised."""
     assert told["blocks"] == DETECTORS * (PAIRS + DARKS + 2)
     assert told["tasks"] <= told["blocks"] + 2 * DETECTORS + 1
     assert told["plan"] + told["weave"] < 20
     assert told["peak"] < 2e9
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_survey_camera_takes_seconds_and_little_memory(survey: Store) -> None:
+    check_plan(measure_plan(survey.url))
+
+
+def test_time_of_the_plan_of_a_survey_camera(benchmark: Any, survey: Store) -> None:
+    check_plan(benchmark.pedantic(measure_plan, (survey.url,), rounds=1))
 
 
 @pytest.mark.slow
@@ -158,22 +172,36 @@ def no_op(inputs: Any, parameters: Nothing) -> xr.Dataset:
     return xr.Dataset({"zero": ((), 0.0, {"units": ""})})
 
 
-@pytest.mark.slow
-def test_a_task_that_does_nothing_costs_milliseconds(tmp_path: Path) -> None:
+def measure_overhead(folder: Path, **options: Any) -> float:
+    """Run many tasks that do nothing; return the time of one, s."""
     blocks = 1000
     schema = ProductSchema("zero", ("exposure",), ("exposure",), (Variable("zero", ("exposure",)),))
     step = Step(no_op, Nothing(), schema, {"exposure": tuple(range(blocks))}, ())
-    store = create_store(tmp_path / "store", "generic")
+    flow = Flow("nothing", create_store(folder, "generic"), (step,))
     start = time.perf_counter()
-    summary = Flow("nothing", store, (step,)).run(workers=1, progress=False)
+    summary = flow.run(progress=False, **options)
     spent = (time.perf_counter() - start) / blocks
-    inside = sum(r.wall_seconds for r in store.records("zero").values()) / blocks
+    assert summary.made == blocks
+    records = flow.store.records("zero").values()
+    inside = sum(record.wall_seconds for record in records) / blocks
     start = time.perf_counter()
-    Flow("nothing", store, (step,)).run(workers=1, progress=False)
+    flow.run(progress=False, **options)
     again = (time.perf_counter() - start) / blocks
     print(
-        f"\nper task: {1e3 * spent:.2f} ms, of which {1e3 * inside:.2f} ms computing and writing "
-        f"the block before its record; nothing to do: {1e6 * again:.0f} us a block"
+        f"\n{options}: {1e3 * spent:.2f} ms a task, of which {1e3 * inside:.2f} ms making and "
+        f"writing its block; nothing to do: {1e6 * again:.0f} us a block"
     )
-    assert summary.made == blocks
-    assert spent < 0.02
+    return spent
+
+
+@pytest.mark.slow
+def test_a_task_that_does_nothing_costs_milliseconds(tmp_path: Path) -> None:
+    assert measure_overhead(tmp_path / "store", workers=1) < 0.02
+
+
+def test_time_of_a_task_that_does_nothing(benchmark: Any, tmp_path: Path) -> None:
+    def both() -> None:
+        assert measure_overhead(tmp_path / "threads", workers=1) < 0.02
+        assert measure_overhead(tmp_path / "processes", scheduler="processes", workers=1) < 0.05
+
+    benchmark.pedantic(both, rounds=1)

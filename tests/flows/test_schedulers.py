@@ -132,6 +132,28 @@ def test_what_a_lost_worker_had_done_is_not_done_again(store: Store, tmp_path: P
     assert calls.read_text().count("x") == 12
 
 
+def test_local_processes_listen_to_this_machine_only(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(toy.__file__).parent))
+    addresses: set[str] = set()
+
+    class Listener:
+        def begin(self, totals: Any) -> None: ...
+        def end(self) -> None: ...
+        def finished(self, outcome: Any) -> None:
+            me = psutil.Process()
+            for process in (me, *me.children(recursive=True)):
+                for found in process.net_connections(kind="inet"):
+                    if found.status == psutil.CONN_LISTEN:
+                        addresses.add(found.laddr.ip)
+
+    toy_flow(store, detectors="a").run(scheduler="processes", workers=1, progress=Listener())
+    assert addresses == {"127.0.0.1"}
+
+
 def test_numerical_libraries_use_one_thread_in_tasks(
     client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
