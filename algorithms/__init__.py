@@ -1,1 +1,1 @@
-
+"""Pure functions over xarray datasets: no files, no clusters, no globals."""
