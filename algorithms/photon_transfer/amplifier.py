@@ -16,7 +16,12 @@ from skyloom.algorithms.photon_transfer.linearity import linearity_outliers
 from skyloom.algorithms.photon_transfer.models import model_covariance
 from skyloom.algorithms.photon_transfer.rolloff import Rolloff, fit_rolloff
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
-from skyloom.algorithms.photon_transfer.turnoff import Turnoff, find_turnoff
+from skyloom.algorithms.photon_transfer.turnoff import (
+    MINIMUM_LEVELS,
+    Turnoff,
+    find_turnoff,
+    level_numbers,
+)
 from skyloom.algorithms.vocabulary import AmplifierFlag, PairStatus
 
 __all__ = ["AmplifierSolution", "Curve", "solve_amplifier"]
@@ -125,6 +130,10 @@ def solve_amplifier(curve: Curve, parameters: SolveParameters) -> AmplifierSolut
         flag |= AmplifierFlag.ROLLOFF_FAILED if rolloff.failed else AmplifierFlag.GOOD
     if keep.sum() < MINIMUM_PAIRS:
         problem = f"{keep.sum()} of {good.sum()} usable pairs are left; {MINIMUM_PAIRS} are needed"
+        return _bad(curve, flag | AmplifierFlag.TOO_FEW_PAIRS, problem, turnoff)
+    levels = int(level_numbers(np.sort(curve.mean[keep]))[-1]) + 1
+    if levels < MINIMUM_LEVELS:
+        problem = f"the pairs left have {levels} levels of signal; {MINIMUM_LEVELS} are needed"
         return _bad(curve, flag | AmplifierFlag.TOO_FEW_PAIRS, problem, turnoff)
     status = curve.status.copy()
     status[good & ~keep] = PairStatus.OUTLIER

@@ -54,8 +54,8 @@ def assemble_pairs(
         What extraction measured on one detector; ``mean`` (adu) and ``variance`` (adu2) are
         needed. Several datasets are joined along ``pair``; what one lacks is NaN there.
     parameters : SolveParameters, optional
-        Range of the mean, least p-value and the model, which decides whether covariances have
-        to be finite.
+        Range of the mean, least p-value, and the model and its lags, which decide what
+        covariances have to be finite.
 
     Returns
     -------
@@ -89,12 +89,14 @@ def assemble_pairs(
     mean = joined["mean"].to_numpy().astype(np.float64)
     variance = joined["variance"].to_numpy().astype(np.float64)
     if "pair_status" in joined:
-        status = joined["pair_status"].to_numpy().astype(np.uint8)
+        # of several datasets one may lack codes, which leaves NaN
+        status = np.nan_to_num(joined["pair_status"].to_numpy()).astype(np.uint8)
     else:
         status = np.zeros(mean.shape, dtype=np.uint8)
     finite = np.isfinite(mean) & np.isfinite(variance)
     if parameters.model not in MODELS_OF_VARIANCE and "covariance" in joined:
-        finite &= np.isfinite(joined["covariance"].to_numpy()).all(axis=(2, 3))
+        fitted = joined["covariance"].to_numpy()[:, :, : parameters.lags, : parameters.lags]
+        finite &= np.isfinite(fitted).all(axis=(2, 3))
     status = _recode(status, ~finite, PairStatus.NONFINITE_STAT)
     if "ks_p" in joined:
         low = joined["ks_p"].to_numpy() < parameters.minimum_ks_p

@@ -56,9 +56,14 @@ class TurnoffParameters(Parameters):
         gt=0,
         le=1,
         description="robust: the window starts with the means below this fraction of the largest, "
-        "or with the lowest few if these reach no further than half of it",
+        "or with the lowest few levels if these reach no further than half of it",
     )
-    minimum_points: int = Field(5, ge=3, description="robust: fewest points in the first window")
+    minimum_points: int = Field(
+        5,
+        ge=3,
+        description="robust: fewest points in the first window; it is widened until it holds as "
+        "many levels of signal, or at least 3",
+    )
     iterations: int = Field(
         2, ge=0, description="legacy: rounds of outlier rejection; 0 fits once and rejects nothing"
     )

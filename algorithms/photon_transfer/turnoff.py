@@ -23,7 +23,7 @@ from skyloom.algorithms.photon_transfer.window import (
     relative_residuals,
 )
 
-__all__ = ["Turnoff", "find_turnoff"]
+__all__ = ["MINIMUM_LEVELS", "Turnoff", "find_turnoff", "level_numbers"]
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
@@ -33,6 +33,10 @@ LEGACY_LOWER = (-1e-4, 0.1, 0.0)
 LEGACY_UPPER = (0.0, 10.0, 2000.0)
 SCATTER_ROUNDS = 3
 SPARSE_FRACTION = 0.5
+SAME_LEVEL = 1.02
+"""Means up to this factor apart are one level of signal, however many pairs were taken there."""
+MINIMUM_LEVELS = 3
+"""As many levels as the variance model has parameters."""
 
 
 class Turnoff(NamedTuple):
@@ -134,6 +138,45 @@ def _sampling_error(mean: Floats, turnoff: float) -> float:
     return float(levels[index + 1] - levels[index - 1]) / 2
 
 
+def level_numbers(means: Floats) -> NDArray[np.int64]:
+    """Return the number, from 0 on, of the level of signal that each mean belongs to.
+
+    Parameters
+    ----------
+    means : array, (pair), float64, adu
+        Positive and ascending.
+
+    Returns
+    -------
+    array, (pair), int64
+        A level ends where a mean is more than 2 % above its first.
+
+    Examples
+    --------
+    >>> level_numbers(np.array([100.0, 101.0, 150.0, 150.1])).tolist()
+    [0, 0, 1, 1]
+    """
+    numbers = np.zeros(len(means), dtype=np.int64)
+    number, first = -1, 0.0
+    for index, mean in enumerate(means.tolist()):
+        if number < 0 or mean > SAME_LEVEL * first:
+            number, first = number + 1, mean
+        numbers[index] = number
+    return numbers
+
+
+def _first_window(means: Floats, parameters: TurnoffParameters) -> int:
+    """Return how many of the ascending means the window starts with."""
+    start = int(np.sum(means < parameters.start_fraction * means[-1]))
+    wanted = parameters.minimum_points
+    levels = level_numbers(means)
+    if start >= wanted and levels[start - 1] + 1 >= wanted:
+        return start
+    # a coarse curve starts a little higher, but never where it may already turn
+    highest = int(np.sum(means < SPARSE_FRACTION * means[-1]))
+    return min(int(np.sum(levels < wanted)), highest)
+
+
 def _robust(
     mean: Floats,
     variance: Floats,
@@ -143,15 +186,14 @@ def _robust(
 ) -> Turnoff:
     order = np.flatnonzero(good)[np.argsort(mean[good], kind="stable")]
     means, variances = mean[order], variance[order]
-    start = int(np.sum(means < parameters.start_fraction * means[-1]))
-    if start < parameters.minimum_points:
-        # a coarse curve starts a little higher, but never where it may already turn
-        start = min(parameters.minimum_points, int(np.sum(means < SPARSE_FRACTION * means[-1])))
-    if start < parameters.minimum_points:
+    start = _first_window(means, parameters)
+    levels = int(level_numbers(means[:start])[-1]) + 1 if start else 0
+    if start < parameters.minimum_points or levels < MINIMUM_LEVELS:
         return _failed(
             len(mean),
-            f"{start} of {len(means)} usable pairs lie below {SPARSE_FRACTION:g} of the largest "
-            f"mean ({means[-1]:.6g} adu); {parameters.minimum_points} are needed",
+            f"{start} of {len(means)} usable pairs, at {levels} levels, lie below "
+            f"{SPARSE_FRACTION:g} of the largest mean ({means[-1]:.6g} adu); "
+            f"{parameters.minimum_points} are needed, at {MINIMUM_LEVELS} levels",
         )
     first = np.array([-2e-6, float(np.median(means[:start] / variances[:start])), 30.0])
     scatter = np.full(len(means), parameters.fraction)

@@ -177,6 +177,8 @@ def test_several_datasets_are_joined_and_what_one_lacks_is_nan() -> None:
         pairs.isel(pair=slice(30)),
         pairs.isel(pair=slice(30, 60)).drop_vars("aux_temperature"),
     ]
+    joined = solve([parts[0], parts[1].drop_vars("pair_status")])
+    assert (joined["pair_status"] == PairStatus.OK).all()
     joined = solve(parts)
     assert joined.sizes["pair"] == 60
     assert joined["aux_temperature"].isnull().sum() == 30
@@ -224,6 +226,16 @@ def test_fewer_lags_can_be_fitted_than_were_measured() -> None:
     np.testing.assert_array_equal(ptc["gain"], solve(inner)["gain"])
     assert ptc["a"].isel(lag_y=slice(3, None)).isnull().all()
     assert ptc["a"].isel(lag_y=slice(3), lag_x=slice(3)).notnull().all()
+
+
+def test_lags_that_are_not_fitted_need_not_be_finite() -> None:
+    pairs = detector(seed=7)
+    holed = changed(pairs, "covariance", (slice(None), 0, 3, 3), np.nan)
+    with pytest.warns(UserWarning, match="C00: no usable pair"):
+        assert solve(holed)["gain"].isnull().sum() == 1
+    inner = SolveParameters(lags=3)
+    found = solve(holed, parameters=inner)
+    np.testing.assert_array_equal(found["gain"], solve(pairs, parameters=inner)["gain"])
 
 
 def test_relative_weights_estimate_the_scatter_and_scale_the_errors() -> None:
@@ -318,6 +330,28 @@ def test_too_few_pairs_make_an_amplifier_bad_with_the_counts_in_the_warning() ->
     assert (ptc["pair_status"] == PairStatus.AMP_BAD).all()
     assert (ptc["amp_flag"] == AmplifierFlag.BAD | AmplifierFlag.TOO_FEW_PAIRS).all()
     assert not ptc["used"].any()
+
+
+@pytest.mark.parametrize("mode", ["robust", "legacy"])
+def test_many_pairs_at_two_levels_make_an_amplifier_bad(mode: str) -> None:
+    pairs = detector(seed=16).isel(pair=[5] * 20 + [30] * 20)
+    parameters = SolveParameters.model_validate({"turnoff": {"mode": mode}})
+    with pytest.warns(UserWarning, match=r"2 of 2 .* levels"):
+        ptc = solve(pairs, parameters=parameters)
+    assert (ptc["amp_flag"] == AmplifierFlag.BAD | AmplifierFlag.TOO_FEW_PAIRS).all()
+    assert ptc["gain"].isnull().all()
+
+
+def test_ten_pairs_at_each_of_seven_levels_have_their_gain() -> None:
+    pairs = detector().isel(pair=np.repeat([3, 6, 12, 20, 30, 40, 50], 10))
+    noise = np.random.default_rng(17).standard_normal(pairs["covariance"].shape)
+    sigma = pairs["variance"] / np.sqrt(pairs["covariance_count"])
+    noisy = pairs["covariance"] + sigma.transpose(*LAGGED) * noise
+    noisy.attrs["units"] = "adu2"
+    ptc = solve(pairs.assign(covariance=noisy, variance=noisy[:, :, 0, 0]))
+    assert ptc["used"].all()
+    assert (abs(ptc["gain"] - GAINS) < 4 * ptc["gain_sigma"]).all()
+    assert (ptc["gain_sigma"] < 3e-3 * ptc["gain"]).all()
 
 
 def test_points_above_the_limit_of_the_first_legacy_fit_make_an_amplifier_bad() -> None:

@@ -106,6 +106,17 @@ def test_a_single_outlier_is_left_out_and_the_curve_goes_on(parameters: TurnoffP
     assert found.turnoff == mean[-1]
 
 
+def test_variances_of_zero_are_left_out_and_divide_nothing() -> None:
+    mean, variance = measured("normal")
+    expected = find(mean, variance, LEGACY)
+    variance[[3, 17]] = 0.0
+    for parameters in (ROBUST, LEGACY):
+        found = find(mean, variance, parameters)
+        assert not found.keep[[3, 17]].any()
+        assert np.isfinite(found.gain)
+    assert find(mean, variance, LEGACY).turnoff == expected.turnoff
+
+
 def test_noise_that_differs_between_pairs_makes_no_outliers_unless_told_so() -> None:
     mean = np.geomspace(5, 40000, 60)
     variance = ideal(mean)
@@ -141,9 +152,39 @@ def test_a_coarse_curve_starts_with_its_lowest_points() -> None:
     assert found.turnoff == 30000
 
 
+@pytest.mark.parametrize("repeats", [5, 40])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        (5e3, 1e4, 2e4, 4e4, 8e4),
+        (3e3, 1e4, 2e4, 3e4, 4e4, 5e4, 6e4),
+        tuple(np.geomspace(1, 9e4, 9)),
+    ],
+)
+def test_many_pairs_at_few_levels_are_one_curve(levels: tuple[float, ...], repeats: int) -> None:
+    # two levels of signal, however often taken, do not determine the three numbers of a curve
+    generator = np.random.default_rng(repeats)
+    mean = np.repeat(levels, repeats) / 1.5
+    mean *= 1 + 1e-3 * generator.standard_normal(mean.size)
+    variance = ideal(mean) * (1 + np.sqrt(2 / 1e6) * generator.standard_normal(mean.size))
+    found = find(mean, variance)
+    assert not found.problem
+    assert found.keep.all()
+    assert found.gain == pytest.approx(1.5, rel=3e-3)
+    assert found.turnoff == mean.max()
+
+
+def test_pairs_at_too_few_levels_are_told_with_their_counts() -> None:
+    mean = np.repeat([1e4, 3e4, 5e4, 7e4, 9e4], 10)
+    found = find(mean, ideal(mean))
+    assert "20 of 50 usable pairs, at 2 levels" in found.problem
+    assert "at 3 levels" in found.problem
+    assert not found.keep.any()
+
+
 def test_too_few_points_are_told_with_their_counts() -> None:
     found = find(*(np.array([1.0, 2.0, 3.0, 900.0, 1000.0]),) * 2)
-    assert "3 of 5 usable pairs" in found.problem
+    assert "3 of 5 usable pairs, at 3 levels" in found.problem
     assert "5 are needed" in found.problem
     assert not found.keep.any()
     assert np.isnan(found.turnoff)
