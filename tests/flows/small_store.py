@@ -44,6 +44,7 @@ detectors:
   - {name: R0, hdu: R0, template: ccd, offset_mm: [-5, 0]}
   - {name: R1, hdu: R1, template: ccd, offset_mm: [5, 0]}
 """
+SEED = 7
 UNPAIRED = 999
 LAMP_FAILED = "21-22"
 
@@ -68,7 +69,9 @@ def write_exposure(
 def make_store(folder: Path) -> Store:
     """Simulate, ingest and run photon transfer; return the store."""
     camera = parse_camera(CAMERA, "two.yaml")
-    truth = {name: flat_truth(camera.amplifiers(name), seed=7) for name in camera.detector_names()}
+    truth = {
+        name: flat_truth(camera.amplifiers(name), seed=SEED) for name in camera.detector_names()
+    }
     plan = flat_plan(np.geomspace(500, 1.1e5, 12), biases=2, first_exposure=1, seed=3)
     electrons = plan["electrons"].to_numpy().copy()
     electrons[plan["exposure"].to_numpy() == 22] *= 0.8

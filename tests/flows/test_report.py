@@ -25,11 +25,13 @@ from skyloom.algorithms.vocabulary import AmplifierFlag, PairStatus
 from skyloom.flows import photon_transfer
 from skyloom.flows.report.blocks import amplifier_overview, detector_block, with_detectors
 from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
+from skyloom.flows.report.curves import photon_transfer_figure
 from skyloom.flows.report.findings import Thresholds, find_offenders
 from skyloom.flows.report.focal_plane import focal_plane
-from skyloom.flows.report.matrices import cumulative_sum, old_fashioned_a
+from skyloom.flows.report.matrices import cumulative_sum, matrix_figure, old_fashioned_a
 from skyloom.flows.report.numbers import with_error
 from skyloom.flows.report.photon_transfer import ReportOptions, render_report, write_report
+from skyloom.flows.report.style import data_uri
 from skyloom.flows.report.tables import rejected_rows
 from skyloom.storage import Store
 from skyloom.storage.camera import load_camera
@@ -387,19 +389,23 @@ def test_a_report_does_not_change_what_it_is_made_from() -> None:
     xr.testing.assert_identical(ptc, before)
 
 
-def test_threads_write_the_same_images() -> None:
-    ptc = solved(("A",))
-    pages: list[list[str]] = []
+def test_threads_draw_the_same_images() -> None:
+    one = detector_block(with_detectors(solved(("A",))), "detector").isel(amp=0)
+    alone = [data_uri(draw(one)) for draw in (photon_transfer_figure, matrix_figure)]
+    found: list[list[str]] = []
     threads = [
-        threading.Thread(target=lambda: pages.append(Page(render_report(ptc)).images))
+        threading.Thread(
+            target=lambda: found.append(
+                [data_uri(draw(one)) for draw in (photon_transfer_figure, matrix_figure)]
+            )
+        )
         for _ in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(pages) == 3
-    assert pages[0] == pages[1] == pages[2] == Page(render_report(ptc)).images
+    assert found == [alone] * 3
 
 
 def test_rejected_rows_say_who_rejected_a_pair_and_why() -> None:
