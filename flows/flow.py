@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from skyloom.algorithms.errors import SkyloomError, StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.block import Outcome
-from skyloom.flows.plan import Plan, make_plan
+from skyloom.flows.plan import Plan
+from skyloom.flows.planner import make_plan
 from skyloom.flows.progress import Observer, choose_observers, logger
 from skyloom.flows.scheduler import GivenClient, Lost, Scheduler, choose_scheduler
 from skyloom.flows.step import Labels, Step

@@ -1,7 +1,7 @@
 """What a step is: one algorithm, applied to every block of one product.
 
 A step is a value. It says which product it writes, along which labels it fans out, and for each
-input which blocks one output block needs; it does nothing by itself. `skyloom.flows.plan` says
+input which blocks one output block needs; it does nothing by itself. `skyloom.flows.planner` says
 what there is to do, `skyloom.flows.weave` makes the Dask graph.
 """
 

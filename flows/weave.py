@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 
 from skyloom.flows.block import Context, gather, run_block
-from skyloom.flows.plan import Pending, PendingGathering, Plan, Planned, make_plan
+from skyloom.flows.plan import Pending, PendingGathering, Plan, Planned
+from skyloom.flows.planner import make_plan
 from skyloom.flows.step import Labels, Step
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def weave(steps: Sequence[Step], store: Store) -> Graph:
     Raises
     ------
     ValueError, StoreError
-        As `skyloom.flows.plan.make_plan`.
+        As `skyloom.flows.planner.make_plan`.
 
     Examples
     --------
