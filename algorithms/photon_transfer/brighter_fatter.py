@@ -79,8 +79,8 @@ def correct_brighter_fatter(
     Parameters
     ----------
     image : DataArray, (..., y, x), float32 or float64, electron
-        Detrended image of an amplifier or a detector. Non-finite pixels stay as they are and no
-        charge flows through their borders: interpolate them first where that matters.
+        Detrended image of an amplifier or a detector; may be lazy. Non-finite pixels stay as they
+        are and no charge flows through their borders: interpolate them first where that matters.
     kernel : DataArray, (kernel_y, kernel_x), 1/electron
         Kernel of that amplifier or detector, as `brighter_fatter_kernel` returns it.
     parameters : CorrectionParameters, optional
@@ -127,10 +127,13 @@ def correct_brighter_fatter(
         problems.append(f"image {image.sizes[Y], image.sizes[X]} is smaller than kernel {sides}")
     if problems:
         raise ValueError("; ".join(problems))
+    kernel = kernel.transpose(KERNEL_Y, KERNEL_X).astype(np.float64)
+    # charge acts across chunks, so those of an image are joined
+    whole = image if image.chunks is None else image.chunk({Y: -1, X: -1})
     corrected, iterations, change = xr.apply_ufunc(
         _corrected,
-        image,
-        kernel.transpose(KERNEL_Y, KERNEL_X).astype(np.float64),
+        whole,
+        kernel if kernel.chunks is None else kernel.chunk(-1),
         parameters.iterations,
         parameters.threshold,
         input_core_dims=[[Y, X], [KERNEL_Y, KERNEL_X], [], []],

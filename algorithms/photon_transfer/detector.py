@@ -74,6 +74,8 @@ def checked_images(first: xr.Dataset, second: xr.Dataset) -> Images:
         units = image.attrs.get("units", v.ADU)
         if units != v.ADU:
             raise ValueError(f"images of flats must have units {v.ADU!r}, got {units!r}")
+        if set(image.dims) != {v.Y, v.X}:
+            raise ValueError(f"images of a pair must have dimensions y and x, got {image.dims}")
         images.append(image.transpose(v.Y, v.X).values)
     if images[0].shape != images[1].shape:
         raise ValueError(

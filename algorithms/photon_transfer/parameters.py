@@ -41,7 +41,12 @@ class ExtractParameters(Parameters):
     method: Literal["auto", "direct", "fft"] = Field(
         "auto", description="how covariances are summed; auto takes the cheaper way"
     )
-    clip: float = Field(5.5, gt=0, description="clip of means and variances, standard deviations")
+    clip: float = Field(
+        5.5,
+        ge=2.0,
+        description="clip of means and variances, standard deviations; what a narrower one leaves "
+        "of a Gaussian does not tell its width",
+    )
     iterations: int = Field(3, ge=1, description="passes of the clip")
     planes: tuple[str, ...] = Field(
         IGNORED_PLANES, description="mask planes whose pixels are not used"

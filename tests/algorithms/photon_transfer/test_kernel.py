@@ -291,8 +291,10 @@ def test_stacks_lazy_and_eager_agree_bit_for_bit() -> None:
     images.attrs["units"] = "electron"
     before = images.copy(deep=True)
     eager = correct_brighter_fatter(images, typical_kernel())
-    lazy = correct_brighter_fatter(images.chunk(exposure=1), typical_kernel()).compute()
-    xr.testing.assert_identical(eager, lazy)
+    for chunks in ({"exposure": 1}, {"y": 30, "x": 50}):
+        lazy = correct_brighter_fatter(images.chunk(chunks), typical_kernel().chunk(kernel_y=4))
+        assert all(variable.chunks is not None for variable in lazy.values())
+        xr.testing.assert_identical(eager, lazy.compute())
     xr.testing.assert_identical(images, before)
     assert eager.image.dtype == np.float32
     assert eager.image.dims == ("exposure", "y", "x")

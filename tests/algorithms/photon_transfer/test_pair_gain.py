@@ -161,3 +161,22 @@ def test_flats_that_do_not_match_still_give_the_gain(delta):
     one, two = (flat["image"].values for flat in flats)
     unscaled = 1.0 / np.mean((one - two) ** 2 / (one + two))
     assert unscaled == pytest.approx(1.0 / (1.0 + delta**2 * 5e4 / 2.0), rel=5e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("delta", [0.003, 0.04])
+def test_a_mismatch_moves_no_gain_by_more_than_a_ten_thousandth(method, delta):
+    # the same noise in flats that match and in flats that do not: nothing scatters
+    rng = np.random.default_rng(12)
+    noise = rng.standard_normal((2, 500, 500))
+
+    def gain(mismatch):
+        levels = 5e4 * (1.0 + np.array([-0.5, 0.5]) * mismatch)
+        flats = [
+            xr.Dataset({"image": (("y", "x"), level + np.sqrt(level) * one)})
+            for level, one in zip(levels, noise, strict=True)
+        ]
+        parameters = ExtractParameters(gain_method=method, lags=1)
+        return float(extract_pair(*flats, parameters=parameters, read_noise=0.0)["pair_gain"])
+
+    assert gain(delta) / gain(0.0) == pytest.approx(1.0, abs=1e-4)

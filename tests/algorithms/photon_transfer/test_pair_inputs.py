@@ -98,3 +98,15 @@ def test_a_mask_that_holds_no_integers_is_refused():
     one = flat(counts(1)).assign(mask=(("y", "x"), np.zeros(SHAPE)))
     with pytest.raises(TypeError, match="integer bit planes"):
         extract_pair(one, flat(counts(2)), parameters=FEW)
+
+
+def test_images_of_other_dimensions_are_named():
+    stack = flat(counts(1)).expand_dims(exposure=[1])
+    with pytest.raises(ValueError, match=r"dimensions y and x, got \('exposure', 'y', 'x'\)"):
+        extract_pair(stack, stack, parameters=FEW)
+
+
+def test_a_clip_too_narrow_to_be_undone_is_refused():
+    # what the last pass leaves is then nearly uniform, whatever the width of the Gaussian
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        ExtractParameters(clip=1.5)
