@@ -155,9 +155,7 @@ def _jacobian(model: str) -> float:
         unit = np.zeros_like(A)
         unit.flat[index] = 1.0
         up, down = A + 1e-9 * unit, A - 1e-9 * unit
-        offs.append(
-            off(found.by_a[:, :, index], values(up, gain, c), values(down, gain, c), 1e-9)
-        )
+        offs.append(off(found.by_a[:, :, index], values(up, gain, c), values(down, gain, c), 1e-9))
         if found.by_c is not None and c is not None:
             up, down = c + 1e-14 * unit, c - 1e-14 * unit
             offs.append(
