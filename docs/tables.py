@@ -6,39 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from skyloom.algorithms.parameters import Parameters
-from skyloom.algorithms.vocabulary import MASK_PLANES, AmplifierFlag, PairStatus
+from skyloom.algorithms.vocabulary import MASK_PLANES, PairStatus
 from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration
+from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
 from skyloom.storage.schemas import SCHEMAS
 
 __all__ = ["write_tables"]
-
-PAIR_REMEDIES = {
-    "OK": "used, unless the solve says otherwise",
-    "UNPAIRED": "one exposure of its level: take another, or widen `pairs.atol`",
-    "NONFINITE_KEY": "its exposure time or flux is missing: check the header map of the camera",
-    "EXTRA": "a third or later exposure of its level: `pairs.use_extra_pairs` uses them",
-    "ILLEGAL_MEAN": "no finite positive mean: saturated, masked altogether, or offset too large",
-    "TOO_FEW_PIXELS": "too few good pixels in both flats: saturation, mask, `extract.min_pixels`",
-    "EMPTY_LAG": "some lag has no pair of good pixels: region too small or masked in stripes",
-    "NONFINITE_STAT": "variance zero or not finite: identical images, or a test pattern",
-    "NON_GAUSSIAN": "the difference is skewed or has tails: light leaks, steps, sources",
-    "MEAN_MISMATCH": "the lamp changed, or (mode id) an exposure is missing before this one",
-    "MEAN_OUT_OF_RANGE": "outside `solve.minimum_mean` … `solve.maximum_mean`",
-    "OUTLIER": "far from the curve, or from the photodiode if linearity is checked",
-    "ABOVE_TURNOFF": "beyond the signal where the variance leaves the model",
-    "AMP_BAD": "its amplifier could not be solved; the warning of the block says why",
-    "NOT_MEASURED": "no finished block: run the flow, or see `skyloom status`",
-}
-FLAG_REMEDIES = {
-    "NO_DATA": "nothing was measured",
-    "TOO_FEW_PAIRS": "take more levels below the turn-off",
-    "NOT_CONVERGED": "the fit did not settle: look at the curve; try `solve.model: exp00`",
-    "NEGATIVE_NOISE": "the fitted noise variance is negative, noise is NaN: add low levels",
-    "ROLLOFF_FAILED": "no roll-off was found: the turn-off stands",
-    "NOISE_MISMATCH": "fitted noise and measured read noise differ: offset, pattern, or few low "
-    "levels",
-    "BAD": "no solution: all numbers are NaN",
-}
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -66,16 +39,14 @@ def _products() -> str:
 
 
 def _codes() -> str:
-    status = [(f"{c.value}", f"`{c.name}`", PAIR_REMEDIES[c.name]) for c in PairStatus]
-    flags = [
-        (f"{c.value}", f"`{c.name}`", FLAG_REMEDIES[str(c.name)]) for c in AmplifierFlag if c.value
-    ]
+    status = [(c.value, f"`{c.name}`", *PAIR_STATUSES[c]) for c in PairStatus]
+    flags = [(c.value, f"`{c.name}`", *AMPLIFIER_FLAGS[c]) for c in AMPLIFIER_FLAGS]
     planes = [(bit, f"`{name}`") for name, bit in MASK_PLANES.items()]
     return (
         "## Pairs and exposures: `pair_status`, `exposure_status`\n\n"
-        + _table(("code", "name", "what it means, what to do"), status)
+        + _table(("code", "name", "meaning", "what to do"), status)
         + "\n## Amplifiers: `amp_flag` (bits)\n\n"
-        + _table(("bit", "name", "what it means, what to do"), flags)
+        + _table(("bit", "name", "meaning", "what to do"), flags)
         + "\n## Pixels: mask planes (bits)\n\n"
         + _table(("bit", "name"), planes)
     )

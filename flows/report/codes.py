@@ -13,7 +13,7 @@ PAIR_STATUSES: Final[Mapping[PairStatus, tuple[str, str]]] = {
     PairStatus.OK: ("measured and used", ""),
     PairStatus.UNPAIRED: (
         "no other exposure has the same key",
-        "take the partner again, or widen atol and rtol if exposure times scatter",
+        "take another, or widen pairs.atol if exposure times scatter",
     ),
     PairStatus.NONFINITE_KEY: (
         "the exposure has no exposure time or flux to be matched by",
@@ -21,35 +21,35 @@ PAIR_STATUSES: Final[Mapping[PairStatus, tuple[str, str]]] = {
     ),
     PairStatus.EXTRA: (
         "a third or later exposure with the same key",
-        "nothing; set use_extra_pairs to pair it as well",
+        "nothing, or set pairs.use_extra_pairs to pair it as well",
     ),
     PairStatus.ILLEGAL_MEAN: (
         "the mean of one flat is not finite or not positive",
-        "look at the exposure: shutter, lamp, or an overscan with light in it",
+        "saturated or masked altogether, or too large an offset was subtracted",
     ),
     PairStatus.TOO_FEW_PIXELS: (
         "too few pixels are good in both flats",
-        "look at the mask: saturation at high signal is expected; else lower min_pixels",
+        "saturation at high signal is expected; else look at the mask and extract.min_pixels",
     ),
     PairStatus.EMPTY_LAG: (
         "no pair of good pixels at some lag",
-        "look at the mask, or measure fewer lags",
+        "the region is too small or masked in stripes: measure fewer lags",
     ),
     PairStatus.NONFINITE_STAT: (
         "the variance or a covariance is not finite",
-        "look at the images: constant or corrupt pixels",
+        "look at the images: identical, constant or a test pattern",
     ),
     PairStatus.NON_GAUSSIAN: (
         "the difference of the flats is not Gaussian",
-        "look for cosmic rays, glow or a lamp that drifted during the exposure",
+        "look for light leaks, steps, sources or cosmic rays",
     ),
     PairStatus.MEAN_MISMATCH: (
         "the two flats differ in signal by more than the limit",
-        "an unstable lamp, or pairs by id that are shifted by a lost exposure",
+        "the lamp changed, or (pairs.mode id) an exposure before it is missing",
     ),
     PairStatus.MEAN_OUT_OF_RANGE: (
         "outside the range of signals that is fitted",
-        "nothing, or change minimum_mean and maximum_mean",
+        "nothing, or change solve.minimum_mean and solve.maximum_mean",
     ),
     PairStatus.OUTLIER: (
         "the variance is off the curve, or the signal off the linear response",
@@ -74,23 +74,23 @@ AMPLIFIER_FLAGS: Final[Mapping[AmplifierFlag, tuple[str, str]]] = {
     ),
     AmplifierFlag.TOO_FEW_PAIRS: (
         "too few good pairs for the fit",
-        "take more signal levels, or fit fewer lags; the rejected pairs say what was lost",
+        "take more levels below the turn-off; the rejected pairs say what was lost",
     ),
     AmplifierFlag.NOT_CONVERGED: (
         "the fit did not converge",
-        "look at the curve; try another model or a smaller maximum_mean",
+        "look at the curve; try solve.model exp00 or a smaller solve.maximum_mean",
     ),
     AmplifierFlag.NEGATIVE_NOISE: (
         "the fitted noise variance is not positive, so the noise is NaN",
-        "take pairs at lower signal, or darks: the curve does not reach down to the read noise",
+        "take pairs at lower signal: the curve does not reach down to the read noise",
     ),
     AmplifierFlag.ROLLOFF_FAILED: (
         "the roll-off could not be fitted; it is set to the turn-off",
         "take more levels near the turn-off, or leave the roll-off out",
     ),
     AmplifierFlag.NOISE_MISMATCH: (
-        "the fitted noise differs from the noise of the overscan",
-        "look for a light leak, a wrong overscan section or pattern noise",
+        "the fitted noise differs from the measured read noise",
+        "look at offset, pattern noise and detrend.serial, or take more pairs at low signal",
     ),
     AmplifierFlag.BAD: (
         "the amplifier has no solution; all its results are NaN",

@@ -63,7 +63,7 @@ def kernel_figure(kernel: xr.Dataset) -> Figure:
             axes[place].plot(
                 lag, profile, color=colour, linewidth=0.8, marker=marker, markersize=2.4,
                 linestyle="-" if valid[index] else ":",
-                label=name if valid[index] else f"{name} (not valid)",
+                label=name,
             )  # fmt: skip
         if not axes[place].lines:
             style.no_data(axes[place], "no kernel")

@@ -262,5 +262,5 @@ def _draw_old_fashioned(axes: Axes, amplifier: xr.Dataset) -> None:
         _distance(a.shape)[significant], 100 * (old / a - 1)[significant], linestyle="none",
         marker="o", markersize=3.4, color=style.BLUE,
     )  # fmt: skip
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.08 * float(_distance(a.shape)[significant].max()))
     style.label(axes, f"distance  (pixel), at {signal / 1e3:.3g}·10³ adu", "relative bias  (%)")

@@ -39,6 +39,7 @@ __all__ = [
     "limits",
     "no_data",
     "plain",
+    "png_bytes",
     "reason_style",
     "title",
     "tune",
@@ -246,13 +247,13 @@ def limits(values: Floats, *, factor: float = 4.0, least: float = 0.0) -> tuple[
     return -half, half
 
 
-def data_uri(figure: Figure, *, dpi: int = _DPI) -> str:
-    """Return a figure as a PNG image inside a URI.
+def png_bytes(figure: Figure, *, dpi: int = _DPI) -> bytes:
+    """Return a figure as a PNG image.
 
     Examples
     --------
-    >>> data_uri(Figure(figsize=(1, 1)), dpi=10)[:30]
-    'data:image/png;base64,iVBORw0K'
+    >>> png_bytes(Figure(figsize=(1, 1)), dpi=10)[1:4]
+    b'PNG'
     """
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
@@ -266,4 +267,15 @@ def data_uri(figure: Figure, *, dpi: int = _DPI) -> str:
     image.putpalette([*palette[:corner], 255, 255, 255, *palette[corner + 3 :]])
     buffer = io.BytesIO()
     image.save(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
+
+
+def data_uri(figure: Figure, *, dpi: int = _DPI) -> str:
+    """Return a figure as a PNG image inside a URI.
+
+    Examples
+    --------
+    >>> data_uri(Figure(figsize=(1, 1)), dpi=10)[:30]
+    'data:image/png;base64,iVBORw0K'
+    """
+    return "data:image/png;base64," + base64.b64encode(png_bytes(figure, dpi=dpi)).decode("ascii")

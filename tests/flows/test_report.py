@@ -289,7 +289,7 @@ def test_labels_reasons_and_titles_cannot_inject_markup() -> None:
     assert text.count("&lt;script&gt;alert") >= 6
 
 
-@pytest.mark.parametrize("model", ["exp00", "exact_b", "series4_no_b"])
+@pytest.mark.parametrize("model", ["exp00", "linear", "exact_b", "series4_no_b"])
 def test_every_kind_of_model_can_be_shown(model: str) -> None:
     ptc = solved(("A",), model=model)
     page = Page(render_report(ptc))
