@@ -168,7 +168,7 @@ def amplifier_pixels(
         above = raw[box.slices].astype(np.float64)
         if levels.size:
             above -= levels_of_rows(levels, serial, box.y_start, box.y_stop, median)[:, None]
-        columns = column_levels(above, box, data, offset if not levels.size else 0.0)
+        columns = column_levels(above, box, data)
     saturation = amplifier.saturation
     if not np.isfinite(saturation):
         saturation = saturation_level(raw, data) if parameters.pile_up else np.inf

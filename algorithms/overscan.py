@@ -98,9 +98,7 @@ def levels_of_rows(
     return np.where(np.isfinite(found), found, median)
 
 
-def column_levels(
-    above: NDArray[np.float64], box: Box, data: Box, offset: float
-) -> NDArray[np.float64]:
+def column_levels(above: NDArray[np.float64], box: Box, data: Box) -> NDArray[np.float64]:
     """Return the median of each column of the parallel overscan; 0 where it has none."""
     found = np.zeros(data.shape[1])
     low, high = max(data.x_start, box.x_start), min(data.x_stop, box.x_stop)
@@ -108,5 +106,5 @@ def column_levels(
         part = above[:, low - box.x_start : high - box.x_start]
         finite = np.isfinite(part).any(axis=0)
         part = np.where(finite, part, 0.0)
-        found[low - data.x_start : high - data.x_start] = np.nanmedian(part, axis=0) - offset
+        found[low - data.x_start : high - data.x_start] = np.nanmedian(part, axis=0)
     return found

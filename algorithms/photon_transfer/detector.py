@@ -20,6 +20,7 @@ from skyloom.algorithms.photon_transfer.regions import (
     keep_slices,
     vignetting_selection,
 )
+from skyloom.algorithms.pixel_arrays import native
 
 __all__ = [
     "Measured",
@@ -89,7 +90,9 @@ def checked_inputs(
 ) -> tuple[list[Amplifier], Images]:
     """Return the amplifier table and the raw images, or raise ValueError."""
     rows = amplifier_rows(amplifiers)
-    images = checked_images(first, second)
+    # once here, or every amplifier would make a copy of the whole detector of its own
+    one, two = checked_images(first, second)
+    images = native(one), native(two)
     shape = images[0].shape
     outside = [
         f"{row.name}: {tuple(box)}"

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Box
-from skyloom.algorithms.detrend import DetrendParameters, native
+from skyloom.algorithms.detrend import DetrendParameters
 from skyloom.algorithms.photon_transfer.detector import (
     check_lags,
     checked_images,
@@ -44,6 +44,7 @@ from skyloom.algorithms.photon_transfer.pair_kernels import keep_finite, keep_un
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters
 from skyloom.algorithms.photon_transfer.quantities import dark_columns, pair_columns
 from skyloom.algorithms.photon_transfer.regions import inside_edges, keep_slices
+from skyloom.algorithms.pixel_arrays import native
 
 __all__ = ["extract_dark_pair", "extract_detector", "extract_pair"]
 

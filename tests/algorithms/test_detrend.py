@@ -142,6 +142,26 @@ def test_parallel_overscan_takes_out_columns():
     assert float(signal["image"].mean()) == pytest.approx(500.0, abs=0.3)
 
 
+@pytest.mark.parametrize("serial", ["row", "level", "none"])
+def test_an_offset_is_subtracted_after_any_overscan(serial):
+    boxes = {
+        "parallel_overscan_y_start": SHAPE[0],
+        "parallel_overscan_y_stop": SHAPE[0] + 60,
+        "parallel_overscan_x_start": 0,
+        "parallel_overscan_x_stop": SHAPE[1],
+        "overscan_y_stop": SHAPE[0] + 60,
+    }
+    image = bias(shape=(SHAPE[0] + 60, SHAPE[1] + OVERSCAN))
+    image[: SHAPE[0], : SHAPE[1]] += 500.0
+    parameters = DetrendParameters(serial=serial, parallel=True)
+    plain, lower = (
+        detrend_amplifier(as_raw(image), amplifier(**boxes), parameters=parameters, offset=offset)
+        for offset in (0.0, 7.0)
+    )
+    assert float(plain["image"].mean()) == pytest.approx(500.0, abs=0.3)
+    np.testing.assert_allclose(plain["image"] - lower["image"], 7.0, atol=1e-3)
+
+
 def test_saturated_pixels_and_pixels_without_a_number_are_masked():
     image = bias()
     image[10, 20] = 60_000.0
