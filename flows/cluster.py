@@ -33,6 +33,8 @@ def cluster_settings(environment: Mapping[str, str]) -> Iterator[None]:
         # One task waits at its worker at most: fewer innocents when a worker dies.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.allowed-failures": 1,
+        # A worker would keep a profile of itself for every second of the last hour.
+        "distributed.worker.profile.enabled": False,
     }
     with dask.config.set(settings):
         yield

@@ -13,7 +13,7 @@ from tests.validation.by_test import rows_of_tests
 from tests.validation.rows import Row
 from tests.validation.stores import ingested_night, small_flow
 
-FLIPS = 300
+FLIPS = 200
 PAIRS = "tests/algorithms/photon_transfer/test_pair_failures.py::test_"
 PAIRING = "tests/algorithms/photon_transfer/test_pairing.py::test_"
 VALUES = "tests/algorithms/photon_transfer/test_pair_values.py::test_"
