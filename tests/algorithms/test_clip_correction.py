@@ -29,7 +29,7 @@ def test_a_cut_leaves_the_published_fraction_of_the_variance(threshold, variance
     digits = 1e-10 if threshold == 5.5 else 6e-7
     assert truncation_factor(threshold) == pytest.approx(variance, abs=digits)
     if sigma is not None:
-        assert truncation_factor(threshold) ** -0.5 == pytest.approx(sigma, abs=digits * 2)
+        assert truncation_factor(threshold) ** -0.5 == pytest.approx(sigma, abs=digits)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from numpy.typing import NDArray
 
+from skyloom.algorithms.photon_transfer.electrostatic_fit import (
+    ElectrostaticFitParameters,
+    fit_electrostatic,
+)
+from skyloom.algorithms.photon_transfer.kernel import brighter_fatter_kernel, full_prekernel
 from skyloom.algorithms.photon_transfer.lattice import even_sum
 from skyloom.algorithms.photon_transfer.solve import solve
 from skyloom.algorithms.photon_transfer.solve_parameters import (
@@ -89,8 +95,9 @@ def test_its_saturated_pairs_and_its_outlier_are_rejected_with_codes(pairs: xr.D
     assert (status == PairStatus.OK).sum() == 338 - 29 - 1
 
 
-@with_shared_data
-def test_symmetry_weights_add_measured_covariances_up_to_conserved_charge() -> None:
+@pytest.fixture(scope="module")
+def measured_covariances() -> NDArray[np.float64]:
+    """Return the covariances of an ITL sensor over its variance, as they were published."""
     rows = [
         line.split()
         for line in COVARIANCE_TABLE.read_text().splitlines()
@@ -99,6 +106,43 @@ def test_symmetry_weights_add_measured_covariances_up_to_conserved_charge() -> N
     quadrant = np.zeros((6, 6))
     for ii, jj, value, *_ in rows:
         quadrant[int(jj), int(ii)] = float(value)
-    assert quadrant[0, 0] == -0.101533
+    return quadrant
+
+
+@with_shared_data
+def test_symmetry_weights_add_measured_covariances_up_to_conserved_charge(
+    measured_covariances: NDArray[np.float64],
+) -> None:
+    assert measured_covariances[0, 0] == -0.101533
     # the variance deficit was set to minus the rest, rounded to six decimals
-    assert abs(even_sum(quadrant)) <= 1.5e-6
+    assert abs(even_sum(measured_covariances)) <= 1.5e-6
+    # so making a pre-kernel conserve charge finds the deficit from the other lags alone
+    without = -measured_covariances
+    without[0, 0] = 0.0
+    assert full_prekernel(without)[6, 6] == pytest.approx(0.101533, abs=1.5e-6)
+
+
+@with_shared_data
+def test_measured_covariances_make_a_valid_kernel_and_fit_the_charge_that_makes_them(
+    measured_covariances: NDArray[np.float64],
+) -> None:
+    signal = 8e4  # about; it only scales
+    ptc = xr.Dataset(
+        {
+            "gain": ("amp", [1.0]),
+            "a": (("amp", "lag_y", "lag_x"), measured_covariances[None] / signal),
+        },
+        coords={"amp": ["VBB60"]},
+    )
+    found = brighter_fatter_kernel(ptc)
+    assert bool(found["kernel_valid"][0])
+    kernel = found["kernel"][0].to_numpy()
+    assert (np.diff(kernel[6, 6:]) > 0).all()
+    assert (np.diff(kernel[6:, 6]) > 0).all()
+    assert kernel.max() < 1e-3 * -kernel[6, 6]
+    fit = fit_electrostatic(ptc, parameters=ElectrostaticFitParameters(fit_range=6))
+    ratio = (fit["a_model"] / fit["a_mean"]).to_numpy()
+    assert ratio[0, 0] == pytest.approx(1.0, abs=0.01)
+    assert ratio[1, 0] == pytest.approx(1.0, abs=0.04)
+    assert ratio[0, 1] == pytest.approx(1.0, abs=0.04)
+    assert ratio[1, 1] == pytest.approx(1.0, abs=0.15)
