@@ -139,7 +139,7 @@ def test_measured_covariances_make_a_valid_kernel_and_fit_the_charge_that_makes_
     kernel = found["kernel"][0].to_numpy()
     assert (np.diff(kernel[6, 6:]) > 0).all()
     assert (np.diff(kernel[6:, 6]) > 0).all()
-    assert kernel.max() < 1e-3 * -kernel[6, 6]
+    assert kernel.max() < 5e-3 * -kernel[6, 6]
     fit = fit_electrostatic(ptc, parameters=ElectrostaticFitParameters(fit_range=6))
     ratio = (fit["a_model"] / fit["a_mean"]).to_numpy()
     assert ratio[0, 0] == pytest.approx(1.0, abs=0.01)
