@@ -135,8 +135,10 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
     if lacking:
         return _skip(context.store, record("skipped", reason=lacking), labels)
     fingerprint = block_fingerprint(step, tokens)
-    if fingerprint == previous or _made_meanwhile(context.store, step, labels, fingerprint):
+    if fingerprint == previous:
         return Outcome(name, labels, "kept", fingerprint)
+    if made := _made_meanwhile(context.store, step, labels, fingerprint):
+        return _outcome(made, labels)
     with captured_warnings() as caught:
         try:
             found = _compute(context, step, labels, given, tokens)
@@ -151,24 +153,29 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
                 traceback="".join(traceback.format_exception(error)),
             )
             return _fail(context.store, failed, labels)
+    return _outcome(done, labels)
+
+
+def _outcome(record: Record, labels: Labels) -> Outcome:
+    """Return the outcome of a block that is done."""
     return Outcome(
-        name,
+        record.step,
         labels,
         "done",
-        fingerprint,
-        seconds=done.wall_seconds,
-        warnings=len(caught),
-        bytes_written=done.bytes_written,
+        record.fingerprint,
+        seconds=record.wall_seconds,
+        warnings=len(record.warnings),
+        bytes_written=record.bytes_written,
     )
 
 
-def _made_meanwhile(store: Store, step: Step, labels: Labels, fingerprint: str) -> bool:
-    """Return whether this very block was made since the plan.
+def _made_meanwhile(store: Store, step: Step, labels: Labels, fingerprint: str) -> Record | None:
+    """Return the record of this very block if it was made since the plan.
 
     A cluster forgets what a worker has done when it loses it, and asks again; the store knows.
     """
     record = store.recent_record(step.name, step.block(labels))
-    return record is not None and record.done and record.fingerprint == fingerprint
+    return record if record and record.done and record.fingerprint == fingerprint else None
 
 
 def _compute(

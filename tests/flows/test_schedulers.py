@@ -128,7 +128,7 @@ def test_what_a_lost_worker_had_done_is_not_done_again(store: Store, tmp_path: P
     Threads(threads=1).get(
         weave_plan(forgotten, store), lambda _, outcome: outcomes.append(outcome.status)
     )
-    assert outcomes == ["kept"] * 12
+    assert outcomes == ["done"] * 12
     assert calls.read_text().count("x") == 12
 
 
