@@ -135,15 +135,14 @@ def measure_plan(url: str) -> dict[str, float]:
 
 
 def check_plan(told: dict[str, float]) -> None:
-    """Assert what was promised."""
+    """Assert what was promised and does not depend on the load of the machine."""
     assert told["blocks"] == DETECTORS * (PAIRS + DARKS + 2)
     assert told["tasks"] <= told["blocks"] + 2 * DETECTORS + 1
-    assert told["plan"] + told["weave"] < 20
     assert told["peak"] < 2e9
 
 
 @pytest.mark.slow
-def test_the_plan_of_a_survey_camera_takes_seconds_and_little_memory(survey: Store) -> None:
+def test_the_plan_of_a_survey_camera_takes_little_memory(survey: Store) -> None:
     check_plan(measure_plan(survey.url))
 
 
