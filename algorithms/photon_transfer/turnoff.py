@@ -33,8 +33,9 @@ LEGACY_LOWER = (-1e-4, 0.1, 0.0)
 LEGACY_UPPER = (0.0, 10.0, 2000.0)
 SCATTER_ROUNDS = 3
 SPARSE_FRACTION = 0.5
-SAME_LEVEL = 1.02
-"""Means up to this factor apart are one level of signal, however many pairs were taken there."""
+SAME_LEVEL, SAME_PART = 0.02, 0.01
+"""Means no further apart than this part of themselves, or of the largest, are one level of signal,
+however many pairs were taken there."""
 MINIMUM_LEVELS = 3
 """As many levels as the variance model has parameters."""
 
@@ -149,17 +150,18 @@ def level_numbers(means: Floats) -> NDArray[np.int64]:
     Returns
     -------
     array, (pair), int64
-        A level ends where a mean is more than 2 % above its first.
+        A level ends where a mean is more than 2 % of its first, and 1 % of the largest of all,
+        above its first.
 
     Examples
     --------
-    >>> level_numbers(np.array([100.0, 101.0, 150.0, 150.1])).tolist()
-    [0, 0, 1, 1]
+    >>> level_numbers(np.array([1.0, 2.0, 100.0, 101.0, 150.0, 150.1])).tolist()
+    [0, 0, 1, 1, 2, 2]
     """
     numbers = np.zeros(len(means), dtype=np.int64)
     number, first = -1, 0.0
     for index, mean in enumerate(means.tolist()):
-        if number < 0 or mean > SAME_LEVEL * first:
+        if number < 0 or mean - first > max(SAME_LEVEL * first, SAME_PART * means[-1]):
             number, first = number + 1, mean
         numbers[index] = number
     return numbers
@@ -187,7 +189,7 @@ def _robust(
     order = np.flatnonzero(good)[np.argsort(mean[good], kind="stable")]
     means, variances = mean[order], variance[order]
     start = _first_window(means, parameters)
-    levels = int(level_numbers(means[:start])[-1]) + 1 if start else 0
+    levels = int(level_numbers(means)[start - 1]) + 1 if start else 0
     if start < parameters.minimum_points or levels < MINIMUM_LEVELS:
         return _failed(
             len(mean),

@@ -159,6 +159,7 @@ def test_a_coarse_curve_starts_with_its_lowest_points() -> None:
         (5e3, 1e4, 2e4, 4e4, 8e4),
         (3e3, 1e4, 2e4, 3e4, 4e4, 5e4, 6e4),
         tuple(np.geomspace(1, 9e4, 9)),
+        tuple(np.concatenate([np.linspace(100, 110, 6), np.linspace(4e4, 9e4, 12)])),
     ],
 )
 def test_many_pairs_at_few_levels_are_one_curve(levels: tuple[float, ...], repeats: int) -> None:
@@ -183,7 +184,7 @@ def test_pairs_at_too_few_levels_are_told_with_their_counts() -> None:
 
 
 def test_too_few_points_are_told_with_their_counts() -> None:
-    found = find(*(np.array([1.0, 2.0, 3.0, 900.0, 1000.0]),) * 2)
+    found = find(*(np.array([100.0, 200.0, 300.0, 900.0, 1000.0]),) * 2)
     assert "3 of 5 usable pairs, at 3 levels" in found.problem
     assert "5 are needed" in found.problem
     assert not found.keep.any()
