@@ -287,7 +287,10 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
             low_left, amplifier, 100 * (variance / model - 1), 100 * sigma / model, least=0.2
         )
         known = np.where(sigma > 0, sigma, np.nan)
-        _draw_residuals(low_right, amplifier, (variance - model) / known, ones, least=3.0)
+        if np.isfinite(known).any():
+            _draw_residuals(low_right, amplifier, (variance - model) / known, ones, least=3.0)
+        else:
+            style.no_data(low_right, "errors of the variance are not known")
     else:
         style.no_data(low_left, "no model was fitted")
         style.no_data(low_right, "no model was fitted")
@@ -299,7 +302,6 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
     style.label(top_right, y="variance / mean  (adu)")
     style.label(low_left, "mean  (adu)", "residual  (%)")
     style.label(low_right, "mean  (adu)", "residual  (σ)")
-    low_right.xaxis.set_major_locator(MaxNLocator(6))
     top_right.xaxis.set_major_locator(MaxNLocator(6))
     style.legend(top_left, loc="upper left")
     return figure

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -290,25 +291,27 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
         for key in ("gain", "noise")
     )
     summary = f"gain {gain} electron/adu, noise {noise} electron"
-    return AmplifierSection(
-        name,
-        summary,
-        ", ".join(flag_names(int(amplifier["amp_flag"].item()))),
-        [
-            _image(
-                photon_transfer_figure,
-                amplifier,
-                text=f"Photon transfer curve of {name}",
-                caption="Variance of one flat against its mean, and the model (dotted above the "
-                "turn-off). Residuals beyond the edge are arrow heads.",
-            ),
+    figures = [
+        _image(
+            photon_transfer_figure,
+            amplifier,
+            text=f"Photon transfer curve of {name}",
+            caption="Variance of one flat against its mean, and the model (dotted above the "
+            "turn-off). Residuals beyond the edge are arrow heads.",
+        )
+    ]
+    if np.isfinite(amplifier["covariance"].to_numpy()[:, 1:]).any():
+        figures.append(
             _image(
                 covariance_figure,
                 amplifier,
                 text=f"Covariances of {name} against flux",
                 caption="Covariances with neighbours at (lag x, lag y) and the model; open: not "
                 "used.",
-            ),
+            )
+        )
+    if np.isfinite(amplifier["a"].to_numpy()).sum() > 1:
+        figures.append(
             _image(
                 matrix_figure,
                 amplifier,
@@ -316,7 +319,7 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
                 caption="The matrix a, its fall with distance, its cumulative sum (0 if charge is "
                 "conserved), χ² by lag and by flux with its expected scatter, and how far "
                 "C / (V µ) at one flux is off as an estimate of a.",
-            ),
-        ],
-        opened,
-    )
+            )
+        )
+    flags = ", ".join(flag_names(int(amplifier["amp_flag"].item())))
+    return AmplifierSection(name, summary, flags, figures, opened)

@@ -92,7 +92,7 @@ def summary_rows(
             _measured(value, "a_10", 1e7),
             _measured(value, "sum_a", 1e7),
             Cell(with_error(value["turnoff"], value["turnoff_sampling_error"]), value["turnoff"]),
-            Cell(f"{chi2:.3f}" if np.isfinite(chi2) else "–", chi2),
+            Cell(f"{chi2:.3f}" if chi2 > 0.1 else number(chi2, 3), chi2),
             Cell(f"{used} / {pairs}", used),
             Cell(", ".join(flags)),
         ]
