@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, ValidationError, model_validator
 
 from skyloom.algorithms.errors import ConfigurationError, SkyloomError
 from skyloom.algorithms.parameters import Parameters
@@ -143,6 +143,15 @@ class Address(Parameters):
     tls: Tls | None = Field(None, description="certificates, for tls:// addresses")
     timeout: float = Field(30.0, gt=0, description="how long to wait for the scheduler, s")
 
+    @model_validator(mode="after")
+    def _encrypted_with_certificates(self) -> Address:
+        if self.address.startswith("tls://") and self.tls is None:
+            raise ValueError(
+                f"{self.address} is encrypted: give tls with ca_file, certificate and key, "
+                "in a scheduler file"
+            )
+        return self
+
     def get(self, graph: Graph, finished: Finished) -> None:
         """Connect and run a graph; the scheduler and its workers stay as they are."""
         from distributed import Client, Security  # heavy
@@ -219,7 +228,10 @@ def choose_scheduler(
     elif text == "processes":
         found = Processes()
     elif _ADDRESS.match(text):
-        found = Address(address=text)
+        try:
+            found = Address(address=text)
+        except ValidationError as error:
+            raise ConfigurationError(str(error.errors()[0]["ctx"]["error"])) from error
     else:
         found = load_configuration(SchedulerConfiguration, Path(text)).root
     if workers is not None:
