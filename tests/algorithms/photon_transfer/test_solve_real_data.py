@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -22,33 +20,15 @@ from skyloom.algorithms.photon_transfer.solve_parameters import (
     TurnoffParameters,
 )
 from skyloom.algorithms.vocabulary import AmplifierFlag, PairStatus
+from tests.real_data.measured import SHARED, itl_covariances, lsst_camera_pairs
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
-PTC_TABLE = SHARED / "lsstcam-ptc-r22" / "PTC_R22_S11_C06.txt"
-COVARIANCE_TABLE = SHARED / "ucd-itl-covariances" / "corr_meas_VBB60_002_08Aug17.txt"
-
-with_shared_data = pytest.mark.skipif(not PTC_TABLE.exists(), reason="shared data not here")
+with_shared_data = pytest.mark.skipif(not SHARED.exists(), reason="shared data not here")
 
 
 @pytest.fixture(scope="module")
 def pairs() -> xr.Dataset:
     """Return the 338 measured pairs of one LSST Camera amplifier."""
-    rows = [
-        line.split("]")[1].split()
-        for line in PTC_TABLE.read_text().splitlines()
-        if line.startswith("[")
-    ]
-    mean, variance, time, charge = np.array(rows, dtype=np.float64).T
-    two = ("pair", "amp")
-    return xr.Dataset(
-        {
-            "mean": (two, mean[:, None], {"units": "adu"}),
-            "variance": (two, variance[:, None], {"units": "adu2"}),
-            "exposure_time": ("pair", time, {"units": "s"}),
-            "photo_charge": ("pair", charge),
-        },
-        coords={"amp": ["C06"]},
-    )
+    return lsst_camera_pairs()
 
 
 @with_shared_data
@@ -98,15 +78,7 @@ def test_its_saturated_pairs_and_its_outlier_are_rejected_with_codes(pairs: xr.D
 @pytest.fixture(scope="module")
 def measured_covariances() -> NDArray[np.float64]:
     """Return the covariances of an ITL sensor over its variance, as they were published."""
-    rows = [
-        line.split()
-        for line in COVARIANCE_TABLE.read_text().splitlines()
-        if line.split() and line.split()[0].isdigit()
-    ]
-    quadrant = np.zeros((6, 6))
-    for ii, jj, value, *_ in rows:
-        quadrant[int(jj), int(ii)] = float(value)
-    return quadrant
+    return itl_covariances()[0]
 
 
 @with_shared_data
