@@ -103,8 +103,12 @@ class Amplifier(Parameters):
     trimmed: Box | None = Field(
         None, description="imaging pixels in the trimmed detector; derived when left out"
     )
-    flip_x: bool = Field(False, description="the raw data run against x of the detector, as read; they are turned round")
-    flip_y: bool = Field(False, description="the raw data run against y of the detector, as read; they are turned round")
+    flip_x: bool = Field(
+        False, description="raw data run against x of the detector; they are turned"
+    )
+    flip_y: bool = Field(
+        False, description="raw data run against y of the detector; they are turned"
+    )
     gain: float = Field(1.0, gt=0, description="nominal gain, electron/adu")
     read_noise: float = Field(0.0, ge=0, description="nominal read noise, electron")
     saturation: float | None = Field(
