@@ -290,10 +290,10 @@ def photon_transfer_figure(amplifier: xr.Dataset) -> Figure:
         if np.isfinite(known).any():
             _draw_residuals(low_right, amplifier, (variance - model) / known, ones, least=3.0)
         else:
-            style.no_data(low_right, "errors of the variance are not known")
+            style.no_data(low_right, "errors of the variance are not known", keep_x=True)
     else:
-        style.no_data(low_left, "no model was fitted")
-        style.no_data(low_right, "no model was fitted")
+        style.no_data(low_left, "no model was fitted", keep_x=True)
+        style.no_data(low_right, "no model was fitted", keep_x=True)
     for upper, lower in ((top_left, low_left), (top_right, low_right)):
         lower.set_xlim(upper.get_xlim())
         upper.tick_params(labelbottom=False)

@@ -190,15 +190,16 @@ def legend(axes: Axes, **options: object) -> None:
         axes.legend(**settings)
 
 
-def no_data(axes: Axes, text: str) -> None:
-    """Say in axes why they are empty."""
+def no_data(axes: Axes, text: str, *, keep_x: bool = False) -> None:
+    """Say in axes why they are empty; ``keep_x`` if others share their horizontal axis."""
     axes.text(
         *(0.5, 0.5, text), transform=axes.transAxes, ha="center", va="center",
         fontsize=_NORMAL, color=FAINT, wrap=True,
     )  # fmt: skip
-    axes.set_xticks([])
     axes.set_yticks([])
-    axes.minorticks_off()
+    if not keep_x:
+        axes.set_xticks([])
+        axes.minorticks_off()
 
 
 def error_bars(axes: Axes, x: Floats, y: Floats, sigma: Floats, **options: object) -> None:
