@@ -148,8 +148,7 @@ def robustness() -> list[Row]:
         at_most("and of C_01", float(change.sel(lag_y=1, lag_x=0)), 3.0, "sigma", "+.2f"),
         *_row_noise(),
     ]  # fmt: skip
-    stated = {10.0: (0, 0), 30.0: (1e-48, 1e-40), 100.0: (1e-7, 1e-4), 300.0: (0.05, 0.4)}
-    for sigma, (low, high) in stated.items():
+    for sigma in (10.0, 30.0, 100.0, 300.0):
         tests = [
             gaussian_test(rounded_difference(sigma, seed), jitter=1.0, seed=seed)
             for seed in range(5)
@@ -157,7 +156,7 @@ def robustness() -> list[Row]:
         p = float(np.median([test.ks_p for test in tests]))
         rows.append(
             Row(f"whole numbers of sigma {sigma:g} adu, jitter of one quantum: median KS p",
-                f"0.7 … 0.96 (without jitter {low:g} … {high:g})", f"{p:.2f}", 0.5 < p <= 1.0)
+                "about 0.7 … 0.96, from 0.5 on counts as met", f"{p:.2f}", 0.5 < p <= 1.0)
         )  # fmt: skip
     return rows
 
