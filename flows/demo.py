@@ -1,7 +1,8 @@
 """The demo: flats of known truth, from files to a report, and a table of how well it went.
 
 A small mosaic is simulated into multi-extension FITS files, ingested, measured and solved like
-any other. Everything is left in the directory; called again, nothing is done twice.
+any other. Everything is left in the directory, the truth as ``truth.json``; called again, nothing
+is done twice.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def run_demo(
     summary = flow.run(workers=workers, progress=progress)
     console.print(str(summary))
     found = comparison(store["ptc"].load(), truth)
+    rows = found["truth"].to_dataset("quantity").to_dataframe().reset_index()
+    (directory / "truth.json").write_text(rows.to_json(orient="records", double_precision=15))
     report = flow.report(directory / "report.html")
     console.print(comparison_table(found))
     for name in QUANTITIES:

@@ -269,6 +269,7 @@ def _steps(
         {v.DETECTOR: detectors, v.PAIR: flat_labels, v.AMP: amps},
         (Reduction("flat_pairs", "flat_pairs", v.PAIR, minimum=1),),
         sizes=sizes,
+        attrs={"model": configuration.solve.model},
         memory_bytes=6 * block,
         read_bytes=block,
         quality=ptc_quality,

@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 MINIMUM_PAIRS = 5
+SIGNIFICANT = 3.0  # a difference below so many of its errors says nothing
 
 
 class Curve(NamedTuple):
@@ -142,7 +143,7 @@ def solve_amplifier(curve: Curve, parameters: SolveParameters) -> AmplifierSolut
     if not np.all(np.isfinite(fit.covariance)):
         return _bad(curve, flag | AmplifierFlag.NOT_CONVERGED, "the fit is degenerate", turnoff)
     scale = 1.0 if statistical else float(np.sqrt(fit.chi2 / max(fit.dof, 1)))
-    flag |= _checks(fit, curve.read_noise, parameters)
+    flag |= _checks(fit, scale, curve.read_noise, parameters)
     return AmplifierSolution(status, flag, "", turnoff, rolloff, fit, scale)
 
 
@@ -172,15 +173,17 @@ def _fit(
     )
 
 
-def _checks(fit: CovarianceFit, read_noise: float, parameters: SolveParameters) -> AmplifierFlag:
+def _checks(
+    fit: CovarianceFit, scale: float, read_noise: float, parameters: SolveParameters
+) -> AmplifierFlag:
     flag = AmplifierFlag.GOOD if fit.converged else AmplifierFlag.NOT_CONVERGED
     noise = float(fit.noise[0, 0])
     if not noise > 0:
         return flag | AmplifierFlag.NEGATIVE_NOISE
     expected = read_noise * fit.gain
-    if np.isfinite(expected) and abs(np.sqrt(noise) - expected) > (
-        parameters.noise_mismatch * expected
-    ):
+    sigma = scale * float(np.sqrt(fit.noise_covariance[0, 0])) / (2 * np.sqrt(noise))
+    tolerance = max(parameters.noise_mismatch * expected, SIGNIFICANT * sigma)
+    if np.isfinite(expected) and abs(np.sqrt(noise) - expected) > tolerance:
         flag |= AmplifierFlag.NOISE_MISMATCH
     return flag
 

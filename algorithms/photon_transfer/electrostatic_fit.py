@@ -237,8 +237,8 @@ def fit_electrostatic(
     values far from the median over amplifiers are left out, not their amplifiers. One amplifier
     alone gets relative errors, so its chi2 means nothing. Heights and half widths are correlated;
     shifts and a are determined much better than they are, and the errors of the rest hold only
-    as long as those at a bound, which have no error, are right there. With errors estimated from few
-    amplifiers n, chi2 / dof comes out near (n - 1) / (n - 3).
+    as long as those at a bound, which have no error, are right there. With errors estimated from
+    few amplifiers n, chi2 / dof comes out near (n - 1) / (n - 3).
 
     Examples
     --------

@@ -144,7 +144,8 @@ class SolveParameters(Parameters):
     noise_mismatch: float = Field(
         0.05,
         gt=0,
-        description="relative difference of fitted noise and overscan read noise that is flagged",
+        description="relative difference of fitted and measured read noise that is flagged, if it "
+        "is also beyond 3 sigma",
     )
     turnoff: TurnoffParameters = Field(TurnoffParameters(), description="outliers and turn-off")
     rolloff: RolloffParameters = Field(RolloffParameters(), description="roll-off")
