@@ -40,7 +40,11 @@ docs: $(VENV)/.dev  ## Build the guide into docs/_build/html.
 benchmarks: $(VENV)/.dev  ## Time every kernel beside its peers, in one run.
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist -s
 
-validate: $(VENV)/.dev  ## Rerun every promised number and write docs/validation.md.
+$(VENV)/.peers: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	@touch $@
+
+validate: $(VENV)/.peers  ## Rerun every promised number and write docs/validation.md.
 	$(BIN)/python -m tests.validation
 
 constraints: $(VENV)/.dev  ## Choose newer versions and write them to constraints.txt (needs uv).

@@ -18,6 +18,7 @@ TOPICS = {
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
     "covariances": "Measured covariances of other sensors",
+    "peers": "Flats of an independent package",
     "pulls": "Pulls over 100 simulated sets of flats, from pixels to parameters",
     "resume": "Killed runs, resumed",
     "schedulers": "The same products on every scheduler",
