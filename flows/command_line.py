@@ -183,12 +183,26 @@ def camera_check(
 
     found = load_camera(camera)
     problems = check_camera(found, files) if files else []
-    for problem in problems:
+    for problem in _each_once(problems):
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
     amps = sum(len(detector.amplifiers) for detector in found.detectors)
     typer.echo(f"{found.name}: {len(found.detectors)} detectors, {amps} amplifiers: all is well")
+
+
+def _each_once(problems: list[str]) -> list[str]:
+    """Return the problems of files, each with the first file that has it: nights have hundreds."""
+    first: dict[str, str] = {}
+    count: dict[str, int] = {}
+    for problem in problems:
+        what = problem.partition(": ")[2]
+        first.setdefault(what, problem)
+        count[what] = count.get(what, 0) + 1
+    return [
+        line if count[what] == 1 else f"{line} (and so in {count[what] - 1} more)"
+        for what, line in first.items()
+    ]
 
 
 @app.command()
@@ -263,6 +277,12 @@ def run(
     flow: Name,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--redo", help="make this step again though it is done; may be repeated", metavar="STEP"
+        ),
+    ] = None,
     scheduler: SchedulerOption = None,
     workers: Workers = None,
     quiet: Quiet = False,
@@ -272,7 +292,10 @@ def run(
     """Make everything that is not there or not up to date."""
     _log(log)
     summary = _flow(store, flow, config, overrides).run(
-        scheduler=scheduler, workers=workers, progress=False if quiet else None
+        scheduler=scheduler,
+        workers=workers,
+        progress=False if quiet else None,
+        redo=redo or (),
     )
     typer.echo(json.dumps(summary.to_json(), indent=1) if as_json else str(summary))
     raise typer.Exit(summary.exit_code)
@@ -308,14 +331,27 @@ def export(
     product: Annotated[str, typer.Argument(help="name of the product")],
     path: Annotated[Path, typer.Argument(help="file to write")],
     file_format: Annotated[
-        str | None, typer.Option("--format", help="by the file's ending if not given")
+        str | None,
+        typer.Option(
+            "--format",
+            help="ecsv, csv, parquet, fits or reference; by the file's ending if not given",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that exist")
+    ] = False,
 ) -> None:
     """Write a product in a format that others read."""
     from skyloom.storage.exports import export as export_product
 
-    export_product(_open(store), product, path, file_format)
-    typer.echo(str(path))
+    opened = _open(store)
+    try:
+        written = export_product(opened, product, path, file_format, overwrite=overwrite)
+    except (KeyError, ValueError) as error:
+        # Arguments of the function, but here words of the user.
+        raise ConfigurationError(error.args[0]) from error
+    for each in written:
+        typer.echo(str(each))
 
 
 @config_app.command("default")

@@ -7,13 +7,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from skyloom.algorithms.errors import SkyloomError, StoreError
+from skyloom.algorithms.errors import ConfigurationError, SkyloomError, StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.block import Outcome
 from skyloom.flows.plan import Plan
@@ -23,6 +23,7 @@ from skyloom.flows.scheduler import GivenClient, Lost, Scheduler, choose_schedul
 from skyloom.flows.step import Labels, Step
 from skyloom.flows.summary import RUNS, Status, Summary, store_status, summarise
 from skyloom.flows.weave import Graph, Key, weave_plan
+from skyloom.storage.objects import medium_errors
 from skyloom.storage.records import Record
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Flow:
     steps: tuple[Step, ...]
     configuration: Parameters = field(default_factory=Parameters)
 
+    def __repr__(self) -> str:
+        steps = ", ".join(step.name for step in self.steps)
+        return f"<skyloom flow {self.name} on {self.store.url}: {steps}>"
+
     def plan(self) -> Plan:
         """Return what a run would do, and why."""
         return make_plan(self.steps, self.store)
@@ -71,6 +76,7 @@ class Flow:
         scheduler: str | os.PathLike[str] | Scheduler | None = None,
         workers: int | None = None,
         progress: bool | Observer | None = None,
+        redo: Collection[str] = (),
     ) -> Summary:
         """Make every block that is not there or not up to date.
 
@@ -84,6 +90,9 @@ class Flow:
             Tasks at a time, for threads and processes.
         progress : bool or Observer, optional
             Show progress or not, or an observer of your own; bars on a terminal by default.
+        redo : collection of str
+            Steps whose blocks are all made again though they are done: the way out when stored
+            bytes are damaged.
 
         Returns
         -------
@@ -103,7 +112,18 @@ class Flow:
             if client is not None
             else choose_scheduler(scheduler, workers=workers)
         )
+        self._forget(redo)
         return _Run(self, choose_observers(progress)).execute(chosen)
+
+    def _forget(self, steps: Collection[str]) -> None:
+        names = [step.name for step in self.steps]
+        if unknown := [name for name in steps if name not in names]:
+            raise ConfigurationError(
+                f"the flow {self.name} has no step {', '.join(unknown)} to redo; it has "
+                f"{', '.join(names)}"
+            )
+        for name in steps:
+            self.store.forget(name)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write the flow's report, one self-contained HTML page; return its path.
@@ -142,7 +162,8 @@ def write_report(name: str, store: Store, path: str | os.PathLike[str]) -> Path:
     module, _, function = REPORTS[name].partition(":")
     write: Callable[[Store, Path], object] = getattr(importlib.import_module(module), function)
     target = Path(path)
-    write(store, target)
+    with medium_errors(f"write the report {target}"):
+        write(store, target)
     return target
 
 

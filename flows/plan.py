@@ -85,7 +85,7 @@ class StepPlan:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do; print it, or `to_json` it.
 
@@ -140,6 +140,9 @@ class Plan:
                 "\n".join(why),
             )
         return table
+
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
 
     def __str__(self) -> str:
         from rich.console import Console  # heavy, and only needed here

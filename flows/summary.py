@@ -53,7 +53,7 @@ def problem_lines(problems: Sequence[Problem], most: int = 100) -> list[str]:
     return lines + [f"and {count} more of {what}: {hint}" for what, count in rest.items()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What a run did.
 
@@ -97,6 +97,9 @@ class Summary:
             "seconds": self.seconds,
         }
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
     def __str__(self) -> str:
         lines = []
         for step, found in self.counts.items():
@@ -138,7 +141,7 @@ def summarise(plan: Plan, outcomes: Iterable[Outcome], seconds: float) -> Summar
     return Summary(counts, tuple(problems), sum(o.warnings for o in found.values()), seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Status:
     """What a store's records say.
 
@@ -187,6 +190,9 @@ class Status:
                 f"{when:%Y-%m-%d %H:%M:%S} UTC",
             )
         return table
+
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
 
     def __str__(self) -> str:
         from rich.console import Console  # heavy

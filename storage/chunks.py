@@ -251,10 +251,14 @@ class Chunks:
             for dim, position in zip(layout.schema.block, place, strict=True)
         )
         chunk = key.split("/", 2)[2]
+        again = (
+            "ingest the exposure again with replacing allowed (--replace)"
+            if layout.schema.name == "raw"
+            else f"make step {layout.step!r} again (--redo {layout.step})"
+        )
         return (
             f"product {layout.schema.name!r}, variable {name!r}, block {block}: chunk {chunk} "
-            f"{what}; file {self._objects.location(key)}; restore the file from a copy or do "
-            f"the block again with step {layout.step!r}"
+            f"{what}; file {self._objects.location(key)}; restore the file from a copy, or {again}"
         )
 
 

@@ -125,7 +125,9 @@ def _named(target: Path, name: str) -> Path:
 def _replace(target: Path, overwrite: bool, write: Callable[[Path], None]) -> Path:
     """Write a file beside its place, then put it there whole."""
     if target.exists() and not overwrite:
-        raise StoreError(f"{target} exists: choose another name, or allow overwriting")
+        raise StoreError(
+            f"{target} exists: choose another name, or allow overwriting (--overwrite)"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{secrets.token_hex(6)}.{target.name}")
     try:

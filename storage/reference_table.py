@@ -94,7 +94,9 @@ def write_reference_table(
     if missing:
         raise KeyError(f"ptc lacks {', '.join(missing)}")
     if target.exists() and not overwrite:
-        raise StoreError(f"{target} exists: choose another name, or allow overwriting")
+        raise StoreError(
+            f"{target} exists: choose another name, or allow overwriting (--overwrite)"
+        )
     name = detector if detector is not None else ptc.coords.get(v.DETECTOR)
     table = Table(_columns(ptc))
     table.meta = {

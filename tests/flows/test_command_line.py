@@ -79,6 +79,51 @@ def test_from_files_to_numbers_in_the_order_of_the_readme(night: Path, tmp_path:
     export = skyloom("export", url, "ptc", str(table))
     assert export.exit_code == 0, export.output
     assert "gain" in table.read_text()
+    both = f"{table}\n{table.with_name('gains_pairs.ecsv')}\n"
+    assert export.stdout == both
+    again = skyloom("export", url, "ptc", str(table))
+    assert again.exit_code == 2
+    assert "exists: choose another name, or allow overwriting (--overwrite)" in again.stderr
+    assert skyloom("export", url, "ptc", str(table), "--overwrite").stdout == both
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["raw", "{tmp}/x.foo", "--format", "foo"], "must be one of ecsv, csv, parquet, fits"),
+        (["raw", "{tmp}/x", "--format", "csv"], "'raw' cannot be exported as 'csv'"),
+        (["ptcc", "{tmp}/x.csv"], "has no product 'ptcc'; it has raw"),
+    ],
+)
+def test_an_export_that_is_not_possible_is_one_clean_message(
+    raw_store: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    found = skyloom("export", raw_store.url, *filled)
+    assert found.exit_code == 2
+    assert found.stderr.startswith("error: ")
+    assert message in found.stderr
+
+
+def test_a_report_that_cannot_be_written_is_one_clean_message(
+    raw_store: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    found = skyloom(
+        "report", raw_store.url, "photon_transfer", "--output", str(tmp_path / "file" / "r.html")
+    )
+    assert found.exit_code == 2
+    assert "error: cannot write the report" in found.stderr
+
+
+def test_a_problem_that_many_files_have_is_told_once(night: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(skyloom("camera", "show", "simulated-mosaic").output.replace("EXPID", "EXPIT"))
+    found = skyloom("camera", "check", str(mine), str(night))
+    assert found.exit_code == 1
+    (line,) = [line for line in found.stderr.splitlines() if "EXPIT" in line]
+    assert "0001.fits: header key EXPIT (exposure) is missing; did you mean EXPID?" in line
+    assert line.endswith(f"(and so in {FILES - 1} more)")
 
 
 def test_a_block_that_fails_makes_the_exit_code_one(raw_store: Any) -> None:

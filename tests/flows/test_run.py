@@ -12,6 +12,7 @@ import pytest
 import toy
 from toy import LevelParameters, contents, toy_flow
 
+from skyloom.algorithms.errors import ChecksumError, ConfigurationError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.block import Outcome
 from skyloom.flows.flow import Flow
@@ -59,6 +60,36 @@ def test_a_parameter_redoes_exactly_what_depends_on_it(store: Store) -> None:
         {"inputs changed": 6},
         {"inputs changed": 3},
     ]
+
+
+def test_a_step_made_again_repairs_damage_and_leaves_what_depends_on_it(store: Store) -> None:
+    run(store)
+    whole = contents(store)
+    (chunk, *_) = sorted(Path(store.url).glob("level/level/c/0/0/*"))
+    chunk.unlink()
+    with pytest.raises(ChecksumError, match=r"make step 'level' again \(--redo level\)"):
+        store["level"].load()
+    assert run(store).made == 0
+    summary = toy_flow(store).run(progress=False, redo=["level"])
+    assert [found["done"] for found in summary.counts.values()] == [12, 0, 0]
+    toy.assert_same(contents(open_store(store.url)), whole)
+
+
+def test_a_step_that_is_not_there_cannot_be_made_again(store: Store) -> None:
+    run(store)
+    with pytest.raises(ConfigurationError, match="no step levle to redo; it has level, difference"):
+        toy_flow(store).run(progress=False, redo=["level", "levle"])
+    assert toy_flow(store).plan().todo == 0
+
+
+def test_what_a_notebook_shows_of_a_flow_is_short_and_readable(store: Store) -> None:
+    flow = toy_flow(store)
+    plan = flow.plan()
+    summary = flow.run(progress=False)
+    assert repr(flow) == f"<skyloom flow toy on {store.url}: level, difference, total>"
+    assert repr(plan) == str(plan)
+    assert repr(summary) == str(summary)
+    assert repr(flow.status()) == str(flow.status())
 
 
 def test_a_code_revision_redoes_the_step_and_what_follows(store: Store) -> None:
