@@ -146,7 +146,7 @@ def clipped_statistics(
     KeyError
         If the mask does not know a plane; the message lists those it knows.
     TypeError
-        If the mask is not of integers.
+        If the image is no DataArray, or the mask is not of integers.
 
     Notes
     -----
@@ -213,6 +213,11 @@ def _check_clip(clip: float, iterations: int) -> None:
 
 
 def _check_dimensions(image: xr.DataArray, dims: list[Hashable]) -> None:
+    if not isinstance(image, xr.DataArray):
+        raise TypeError(
+            f"image must be an xarray.DataArray, got {type(image).__name__}: name its dimensions, "
+            "xarray.DataArray(image, dims=('y', 'x'))"
+        )
     missing = [name for name in dims if name not in image.dims]
     if missing or not dims:
         raise ValueError(f"dim {dims} must be among the dimensions of the image, {image.dims}")

@@ -53,10 +53,14 @@ class IngestSummary:
 
     def __str__(self) -> str:
         total = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
-        lines = [f"{len(self.outcomes)} files: {total or 'none'} in {self.seconds:.1f} s"]
+        files = "1 file" if len(self.outcomes) == 1 else f"{len(self.outcomes)} files"
+        lines = [f"{files}: {total or 'none'} in {self.seconds:.1f} s"]
         lines += [f"  {outcome.reason}" for outcome in self.outcomes if outcome.reason]
         notes = Counter(note for outcome in self.outcomes for note in outcome.notes)
-        lines += [f"  note ({count} files): {note}" for note, count in notes.most_common()]
+        lines += [
+            f"  note ({'1 file' if count == 1 else f'{count} files'}): {note}"
+            for note, count in notes.most_common()
+        ]
         return "\n".join(lines)
 
 

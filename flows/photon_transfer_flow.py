@@ -115,6 +115,11 @@ flats first (skyloom ingest)
         raise ConfigurationError(
             "extract.vignetting selects pixels by their place in the focal plane: set pixel_size"
         )
+    if (configuration.solve.lags or 0) > configuration.extract.lags:
+        raise ConfigurationError(
+            f"solve.lags is {configuration.solve.lags}, but only extract.lags = "
+            f"{configuration.extract.lags} are measured: lower the one or raise the other"
+        )
     if "raw" not in store:
         raise StoreError(f"{store.url} holds no exposures: ingest flats first (skyloom ingest)")
     detectors = _detectors(store, configuration.selection)

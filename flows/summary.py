@@ -106,10 +106,13 @@ class Summary:
             parts = [f"{found[state]} {state}" for state in STATES if found[state]]
             lines.append(f"{step}: {', '.join(parts) or 'no blocks'}")
         if self.warnings:
-            lines.append(f"{self.warnings} warnings, kept in the records")
-        lines.append(f"{self.made} blocks made in {self.seconds:.1f} s")
+            warnings = "1 warning" if self.warnings == 1 else f"{self.warnings} warnings"
+            lines.append(f"{warnings}, kept in the records")
+        blocks = "1 block" if self.made == 1 else f"{self.made} blocks"
+        lines.append(f"{blocks} made in {self.seconds:.1f} s")
         if self.problems:
-            lines.append(f"{len(self.problems)} blocks are missing:")
+            count = len(self.problems)
+            lines.append("1 block is missing:" if count == 1 else f"{count} blocks are missing:")
             lines += [f"  {line}" for line in problem_lines(self.problems)]
         return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
         parts: list[DetectorFacts] = []
         problems: list[str] = []
         notes: list[str] = []
-        for detector in detectors_in(hdus, camera, place):
+        held = detectors_in(hdus, camera, place)
+        for detector in held:
             where, wrong = locate(hdus, camera, detector)
             if where is None:
                 problems += wrong
@@ -104,6 +105,7 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
                 )
             lines = "".join(f"\n  {problem}" for problem in problems[1:])
             raise IngestError(f"{place}: {problems[0]}{lines}")
+        notes += _absent(camera, held)
         stat = place.stat()
         identity = {"file": str(place), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         return FileFacts(
@@ -114,6 +116,16 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
             tuple(problems),
             tuple(dict.fromkeys(notes)),
         )
+
+
+def _absent(camera: Camera, held: Sequence[Detector]) -> list[str]:
+    """Return a note of detectors that a file of a whole exposure lacks, be it on purpose."""
+    absent = [each.name for each in camera.detectors if each not in held]
+    if camera.layout.file != "exposure" or not absent:
+        return []
+    names = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
+    count = f"{len(absent)} of {len(camera.detectors)}"
+    return [f"no image of {count} detectors of the camera ({names})"]
 
 
 def detectors_in(hdus: fits.HDUList, camera: Camera, path: Path) -> list[Detector]:

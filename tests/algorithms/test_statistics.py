@@ -246,13 +246,14 @@ def test_an_unknown_plane_is_named_with_the_known_ones():
         ({"mask": mask_of(np.zeros((2, 3)))}, ValueError, "mask has shape"),
         ({"mask": mask_of(np.zeros((2, 2))).isel(x=0)}, ValueError, "mask has shape"),
         ({"mask": mask_of(np.zeros((2, 2))).astype(bool)}, TypeError, "integer bit planes"),
+        ({"image": np.zeros((2, 2))}, TypeError, "must be an xarray.DataArray, got ndarray"),
         ({"dim": "time"}, ValueError, "must be among the dimensions"),
     ],
 )
 def test_misuse_is_named_before_anything_is_computed(arguments, error, message):
-    image = image_of(np.ones((2, 2))).chunk()
+    arguments = {"image": image_of(np.ones((2, 2))).chunk(), **arguments}
     with dask.config.set(scheduler=refuse), pytest.raises(error, match=message):
-        clipped_statistics(image, **arguments)
+        clipped_statistics(**arguments)
 
 
 def test_an_empty_image_is_an_error():

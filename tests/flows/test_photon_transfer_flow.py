@@ -169,6 +169,12 @@ def test_other_lags_do_not_measure_the_darks_again(solved: Store) -> None:
     assert found == {**BLOCKS, "dark_pairs": 0}
 
 
+def test_more_lags_than_are_measured_cannot_be_fitted(raw_store: Store) -> None:
+    wrong = {**CONFIGURATION, "extract": {"lags": 3}, "solve": {"lags": 4}}
+    with pytest.raises(ConfigurationError, match=r"solve\.lags is 4, but only extract\.lags = 3"):
+        photon_transfer(raw_store, wrong)
+
+
 def test_pixels_are_selected_by_their_place_in_the_focal_plane(raw_store: Store) -> None:
     vignetted = {
         **CONFIGURATION,

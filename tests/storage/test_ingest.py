@@ -197,6 +197,7 @@ def test_a_file_with_some_of_the_detectors_is_ingested(
 ) -> None:
     (outcome,) = ingest_fits(store, write(1, change=lambda hdus: hdus.__delitem__(1)))
     assert outcome.detectors == ("right",)
+    assert outcome.notes == ("no image of 1 of 2 detectors of the camera (left)",)
     check(store, 1, {"right": make_raws(1)["right"]})
 
 
