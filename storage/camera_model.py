@@ -6,9 +6,10 @@ detector has however many HDUs its file keeps it in.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import OBSERVATION_TYPES
@@ -163,7 +164,12 @@ class FileLayout(Parameters):
 class HeaderKey(Parameters):
     """Where one value stands in the headers, and what it means."""
 
-    key: tuple[str, ...] = Field(description="header keys; the first that is there counts")
+    key: tuple[str, ...] = Field(
+        description="header keys; the first that is there counts. FILENAME is the file's name"
+    )
+    pattern: str | None = Field(
+        None, description="regular expression whose groups, joined, are the value, e.g. 'n(\\d+)'"
+    )
     hdu: HduName | None = Field(
         None, description="HDU to look in; by default the detector's, then the primary"
     )
@@ -175,6 +181,18 @@ class HeaderKey(Parameters):
     values: dict[str, str] = Field(
         default_factory=dict, description="translation of values, without regard to case"
     )
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if not groups:
+                raise ValueError(f"{pattern!r} has no group: put what counts in parentheses")
+        return pattern
 
     @model_validator(mode="before")
     @classmethod

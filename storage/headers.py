@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from astropy.io import fits
@@ -17,6 +19,7 @@ from skyloom.storage.camera_model import Detector, HeaderKey
 
 __all__ = ["NUMBERS", "TEXTS", "HeaderValues", "read_headers"]
 
+FILENAME = "FILENAME"  # in place of a header key: the name of the file
 _MJD_ZERO = datetime(1858, 11, 17)
 NUMBERS = ("mjd_start", "flux", "photodiode_charge")
 TEXTS = ("physical_filter", "observation_reason", "observation_program")
@@ -107,10 +110,16 @@ class _Reader:
     def _look_up(self, name: str, key: HeaderKey) -> tuple[str, Any] | None:
         headers = self._headers(key)
         for each in key.key:
-            for header in headers:
-                if each in header and not isinstance(header[each], fits.card.Undefined):
-                    value = header[each]
-                    return each, value.strip() if isinstance(value, str) else value
+            value = self._value(each, headers)
+            if value is not None and key.pattern is not None:
+                match = re.search(key.pattern, str(value))
+                if match is None:
+                    wanted = f"of the pattern {key.pattern!r}"
+                    self._wrong(each, name, value, wanted, key.required)
+                    return None
+                value = "".join(group or "" for group in match.groups())
+            if value is not None:
+                return each, value
         if key.required:
             known = [word for header in headers for word in header]
             hint = next(filter(None, (suggestion(each, known) for each in key.key)), "")
@@ -119,6 +128,15 @@ class _Reader:
                 f"header key {keys} ({name}) is missing{hint}; add it to the file or correct "
                 "the camera's header map"
             )
+        return None
+
+    def _value(self, key: str, headers: Sequence[fits.Header]) -> Any:
+        if key == FILENAME:
+            return Path(self._hdus.filename() or "").name or None
+        for header in headers:
+            if key in header and not isinstance(header[key], fits.card.Undefined):
+                value = header[key]
+                return value.strip() if isinstance(value, str) else value
         return None
 
     def _wrong(self, key: str, name: str, value: Any, wanted: str, required: bool) -> None:
