@@ -132,7 +132,10 @@ def _flow(url: str, name: FlowName, config: Path | None, overrides: list[str] | 
     from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration, photon_transfer
 
     configuration = load_configuration(PhotonTransferConfiguration, config, overrides or ())
-    return photon_transfer(_open(url), configuration)
+    flow = photon_transfer(_open(url), configuration)
+    for note in flow.notes:
+        typer.echo(f"note: {note}", err=True)
+    return flow
 
 
 def _log(path: Path | None) -> None:

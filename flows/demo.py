@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
+import yaml
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import SkyloomError
@@ -109,6 +110,8 @@ def run_demo(
     store = open_store(url) if (url / "zarr.json").exists() else create_store(url, camera)
     ingested = ingest(store, files, workers=workers, progress=progress)
     console.print(str(ingested))
+    configuration = directory / "photon_transfer.yaml"
+    configuration.write_text(yaml.safe_dump(dict(CONFIGURATION), sort_keys=False))
     flow = photon_transfer(store, CONFIGURATION)
     summary = flow.run(workers=workers, progress=progress)
     console.print(str(summary))
@@ -121,6 +124,7 @@ def run_demo(
         pulls = found["pull"].sel(quantity=name).values
         mean, width = float(np.nanmean(pulls)), float(np.nanstd(pulls))
         console.print(f"pulls of {name}: mean {mean:+.2f}, width {width:.2f}")
+    console.print(f"again: skyloom run {url} photon_transfer --config {configuration}")
     console.print(f"report: {report}")
     return DemoResult(found, report, len(summary.problems) + ingested.exit_code)
 

@@ -50,12 +50,15 @@ class Flow:
         In order: each after those whose products it reads.
     configuration : Parameters
         What the steps were made from; kept beside the products.
+    notes : tuple of str
+        What a user should know before running it, such as exposures that are not used.
     """
 
     name: str
     store: Store
     steps: tuple[Step, ...]
     configuration: Parameters = field(default_factory=Parameters)
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         steps = ", ".join(step.name for step in self.steps)

@@ -136,7 +136,8 @@ flats first (skyloom ingest)
             "`pairs` and `selection` in the configuration"
         )
     steps = _steps(store, configuration, detectors, flats, darks)
-    return Flow("photon_transfer", store, steps, configuration)
+    notes = (*_unpaired_notes(flats), *_offset_notes(store, detectors, darks))
+    return Flow("photon_transfer", store, steps, configuration, notes)
 
 
 def _detectors(store: Store, selection: SelectionParameters) -> Labels:
@@ -191,6 +192,39 @@ def _exposure_statuses(pairs: xr.Dataset) -> dict[str, Any]:
     }
     alone = {exposure: name for exposure, name in statuses.items() if name != "OK"}
     return {"exposures": len(statuses), "unpaired_exposures": alone}
+
+
+def _unpaired_notes(flats: xr.Dataset) -> list[str]:
+    """Return what a user should know of flats that are in no pair."""
+    status = flats["exposure_status"].values
+    notes = []
+    for code, remedy in (
+        (v.PairStatus.UNPAIRED, "take another of its level, or widen pairs.atol"),
+        (v.PairStatus.NONFINITE_KEY, "map what pairs are matched on in the camera"),
+        (v.PairStatus.EXTRA, "pairs.use_extra_pairs: true uses them"),
+    ):
+        if count := int(np.sum(status == code)):
+            notes.append(f"{count} of {status.size} flats are in no pair ({code.name}): {remedy}")
+    return notes
+
+
+def _offset_notes(store: Store, detectors: Labels, darks: xr.Dataset) -> list[str]:
+    """Return what a user should know where nothing gives the offset of the flats."""
+    if darks.sizes[v.PAIR]:
+        return []
+    tables = {name: store.camera.amplifiers(str(name)) for name in detectors}
+    bare = [
+        str(name)
+        for name, table in tables.items()
+        if (table["overscan_x_stop"] <= table["overscan_x_start"]).any()
+    ]
+    if not bare:
+        return []
+    return [
+        f"no overscan in {', '.join(bare[:5])}{' …' if len(bare) > 5 else ''} and no pairs of "
+        "biases or darks: no offset is subtracted, so means, gains and noises are off unless the "
+        "files have none; ingest biases"
+    ]
 
 
 def _lookups(pairs: xr.Dataset) -> tuple[Lookup, Lookup]:

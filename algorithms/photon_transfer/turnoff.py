@@ -33,6 +33,7 @@ LEGACY_LOWER = (-1e-4, 0.1, 0.0)
 LEGACY_UPPER = (0.0, 10.0, 2000.0)
 SCATTER_ROUNDS = 3
 SPARSE_FRACTION = 0.5
+REPEATED = 0.005  # means this close, relative, are of pairs that repeat one level
 SAME_LEVEL, SAME_PART = 0.02, 0.01
 """Means no further apart than this part of themselves, or of the largest, are one level of signal,
 however many pairs were taken there."""
@@ -124,11 +125,14 @@ def find_turnoff(
     if found.problem:
         return found
     last = float(np.max(mean[found.keep]))
-    return found._replace(turnoff=last, sampling_error=_sampling_error(mean, last))
+    same = 0.0 if parameters.mode == "legacy" else REPEATED
+    return found._replace(turnoff=last, sampling_error=_sampling_error(mean, last, same))
 
 
-def _sampling_error(mean: Floats, turnoff: float) -> float:
+def _sampling_error(mean: Floats, turnoff: float, same: float) -> float:
+    """Return half the distance of the levels around the turn-off; closer ones are its repeats."""
     levels = np.sort(mean[np.isfinite(mean)])
+    levels = levels[(np.abs(levels - turnoff) > same * turnoff) | (levels == turnoff)]
     index = int(np.searchsorted(levels, turnoff))
     if len(levels) == 1:
         return float("nan")

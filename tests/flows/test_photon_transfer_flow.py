@@ -14,6 +14,7 @@ from typing import Any
 import flats
 import numpy as np
 import pytest
+from astropy.io import fits
 from flats import CONFIGURATION, DETECTORS, LEVELS, small_flow
 from kill_repeatedly import __file__ as kill_repeatedly
 from toy import assert_same, contents
@@ -23,6 +24,8 @@ from skyloom.algorithms.simulate import flat_truth
 from skyloom.flows.block import Context, run_block
 from skyloom.flows.fingerprint import Gathered, dataset_fingerprint
 from skyloom.flows.photon_transfer_flow import photon_transfer
+from skyloom.storage.camera import load_camera, parse_camera
+from skyloom.storage.ingest import ingest_fits
 from skyloom.storage.records import block_key
 from skyloom.storage.store import Store, create_store, open_store
 
@@ -246,3 +249,26 @@ def test_long_range_covariances_are_kept_beside_what_they_were_subtracted_from(
     np.testing.assert_allclose(
         taken.where(used).values, constant.where(used).values, rtol=1e-9, atol=1e-6
     )
+
+
+def test_flats_without_a_partner_are_told_before_anything_runs(raw_store: Store) -> None:
+    alone = photon_transfer(raw_store, {"selection": {"exclude_exposures": [8]}})
+    assert alone.notes == (
+        "1 of 23 flats are in no pair (UNPAIRED): take another of its level, or widen pairs.atol",
+    )
+    assert photon_transfer(raw_store, CONFIGURATION).notes == ()
+
+
+def test_flats_without_overscan_and_darks_are_told_to_keep_their_offset(tmp_path: Path) -> None:
+    camera = load_camera("generic").text.replace(
+        "        overscan: {y: [0, 1024], x: [1024, 1056]}\n", ""
+    )
+    store = create_store(tmp_path / "store", parse_camera(camera, "bare.yaml"))
+    for number in (1, 2):
+        image = np.full((1024, 1056), 1000.0, np.float32)
+        hdu = fits.PrimaryHDU(image, fits.Header({"EXPID": number}))
+        hdu.header.update({"OBSTYPE": "flat", "EXPTIME": 1.0})
+        hdu.writeto(tmp_path / f"{number}.fits")
+    ingest_fits(store, [tmp_path])
+    (note,) = photon_transfer(store).notes
+    assert note.startswith("no overscan in ccd and no pairs of biases or darks: no offset")

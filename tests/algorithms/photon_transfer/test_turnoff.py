@@ -269,3 +269,25 @@ def test_linearity_finds_one_wrong_reading_and_leaves_curvature_alone() -> None:
     assert not few.any()
     generous = LinearityParameters(tolerance=0.2)
     assert not linearity_outliers(mean, reading, np.ones(60, dtype=bool), parameters=generous).any()
+
+
+def test_pairs_that_repeat_a_level_do_not_shrink_the_sampling_error() -> None:
+    levels = np.geomspace(500.0, 9e4, 24)
+    mean = np.sort(np.concatenate([levels, levels * 1.0004]))
+    variance = np.where(mean < 6e4, mean / 1.5 * (1 - 2e-6 * mean), 0.3 * mean)
+    single = find_turnoff(
+        levels,
+        np.interp(levels, mean, variance),
+        np.isfinite(levels),
+        relative_sigma=np.full(levels.size, 2e-3),
+        parameters=TurnoffParameters(),
+    )
+    double = find_turnoff(
+        mean,
+        variance,
+        np.isfinite(mean),
+        relative_sigma=np.full(mean.size, 2e-3),
+        parameters=TurnoffParameters(),
+    )
+    assert double.turnoff == pytest.approx(single.turnoff, rel=1e-3)
+    assert double.sampling_error == pytest.approx(single.sampling_error, rel=0.01)
