@@ -9,6 +9,13 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import MASK_PLANES, PairStatus
 from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration
 from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
+from skyloom.storage.camera_model import (
+    Amplifier,
+    Detector,
+    FileLayout,
+    HeaderKey,
+    HeaderMap,
+)
 from skyloom.storage.schemas import SCHEMAS
 
 __all__ = ["write_tables"]
@@ -65,6 +72,23 @@ def _parameters() -> str:
     return _table(("parameter", "default", "meaning"), rows)
 
 
+def _camera() -> str:
+    parts = []
+    for title, model in (
+        ("layout", FileLayout),
+        ("header: each entry", HeaderKey),
+        ("header: what can be mapped", HeaderMap),
+        ("detectors: each entry", Detector),
+        ("amplifiers: each entry", Amplifier),
+    ):
+        rows = [
+            (f"`{name}`", "required" if field.is_required() else "", field.description or "")
+            for name, field in model.model_fields.items()
+        ]
+        parts.append(f"### {title}\n\n" + _table(("key", "", "meaning"), rows))
+    return "\n".join(parts)
+
+
 def write_tables(folder: Path) -> None:
     """Write every generated table into a folder."""
     folder.mkdir(exist_ok=True)
@@ -72,5 +96,6 @@ def write_tables(folder: Path) -> None:
         ("products", _products()),
         ("codes", _codes()),
         ("parameters", _parameters()),
+        ("camera", _camera()),
     ):
         (folder / f"{name}.md").write_text(text)
