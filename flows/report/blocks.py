@@ -24,7 +24,14 @@ from skyloom.algorithms.vocabulary import (
 )
 from skyloom.storage.schemas import PTC
 
-__all__ = ["amplifier_overview", "detector_block", "flag_names", "status_name", "with_detectors"]
+__all__ = [
+    "amplifier_overview",
+    "detector_block",
+    "flag_names",
+    "measured_pairs",
+    "status_name",
+    "with_detectors",
+]
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +61,29 @@ def with_detectors(ptc: xr.Dataset) -> xr.Dataset:
     return ptc.assign_coords(
         {dim: np.arange(ptc.sizes.get(dim, 1)) for dim in (LAG_Y, LAG_X) if dim not in ptc.coords}
     )
+
+
+def measured_pairs(ptc: xr.Dataset) -> xr.Dataset:
+    """Return photon transfer curves without pairs that no amplifier of any detector has.
+
+    Labels of pairs are only ever appended: an earlier pairing may have left some that the curves
+    were not made from. Blocks that failed are listed elsewhere.
+
+    Parameters
+    ----------
+    ptc : Dataset, (detector, pair, amp)
+
+    Examples
+    --------
+    >>> status = (("pair", "amp"), np.array([[0], [255]], dtype=np.uint8))
+    >>> measured_pairs(xr.Dataset({"pair_status": status})).sizes["pair"]
+    1
+    """
+    if "pair_status" not in ptc:
+        return ptc
+    missing = ptc["pair_status"] == PairStatus.NOT_MEASURED
+    keep = ~missing.all([dim for dim in missing.dims if dim != PAIR]).to_numpy()
+    return ptc.isel({PAIR: keep}) if keep.any() else ptc
 
 
 def _filled(

@@ -22,7 +22,12 @@ from pydantic import Field
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import AMP, DETECTOR, EXPOSURE, PairStatus
 from skyloom.flows.report import record_tables, tables
-from skyloom.flows.report.blocks import amplifier_overview, detector_block, with_detectors
+from skyloom.flows.report.blocks import (
+    amplifier_overview,
+    detector_block,
+    measured_pairs,
+    with_detectors,
+)
 from skyloom.flows.report.codes import PAIR_STATUSES
 from skyloom.flows.report.findings import Finding, Thresholds, attention, find_offenders
 from skyloom.flows.report.page import Page, render_page
@@ -127,7 +132,7 @@ def _page(
 ) -> Page:
     options = options or ReportOptions()
     known = list(records or ())
-    ptc = with_detectors(ptc)
+    ptc = measured_pairs(with_detectors(ptc))
     overview = amplifier_overview(ptc)
     amplifiers = _amplifiers(ptc, camera)
     overview = _without_strangers(overview, amplifiers)
