@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.compiled import compiled, compiled_fast
+from skyloom.algorithms.compiled import compiled
 from skyloom.algorithms.order_statistics import order_statistics
 
 __all__: list[str] = []  # kernels for the modules of this room
@@ -79,7 +79,7 @@ def gather(
     return kept[: int(place)]
 
 
-@compiled_fast
+@compiled
 def block_sums(
     values: NDArray[Any], center: float, half_width: float, reference: float
 ) -> tuple[float, float, float]:

@@ -189,7 +189,7 @@ def lagged_weights(
     return counts[:, :stop].copy(), seconds[:, :stop].copy(), firsts[:, :stop].copy()
 
 
-@compiled_fast
+@compiled
 def sum_of(line: NDArray[np.float64]) -> float:
     """Return the sum of a row."""
     total = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.compiled import compiled, compiled_fast
+from skyloom.algorithms.compiled import compiled
 
 __all__: list[str] = []  # kernels for the modules of this room
 
@@ -42,7 +42,7 @@ def subtract_scaled(
         image[i] = value if good[i] != 0 else np.float32(0.0)
 
 
-@compiled_fast
+@compiled
 def common_variation(
     image_1: Image,
     image_2: Image,
@@ -66,7 +66,7 @@ def common_variation(
     return n, total
 
 
-@compiled_fast
+@compiled
 def centre(
     difference: Image, good: Bytes, center: float, half_width: float
 ) -> tuple[float, float, float, float, float]:
@@ -90,7 +90,7 @@ def centre(
     return n, first, second, third, fourth
 
 
-@compiled_fast
+@compiled
 def ratio_sum(difference: Image, center: float, total: Image, good: Bytes) -> tuple[float, float]:
     """Return number and sum of ``(difference + center)² / total`` over good pixels of signal."""
     n, result = 0.0, 0.0
