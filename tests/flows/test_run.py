@@ -77,8 +77,8 @@ def test_a_step_made_again_repairs_damage_and_leaves_what_depends_on_it(store: S
 
 def test_a_step_that_is_not_there_cannot_be_made_again(store: Store) -> None:
     run(store)
-    with pytest.raises(ConfigurationError, match="no step levle to redo; it has level, difference"):
-        toy_flow(store).run(progress=False, redo=["level", "levle"])
+    with pytest.raises(ConfigurationError, match="no step lefel to redo; it has level, difference"):
+        toy_flow(store).run(progress=False, redo=["level", "lefel"])
     assert toy_flow(store).plan().todo == 0
 
 
