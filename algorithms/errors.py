@@ -8,7 +8,10 @@ as everywhere in Python. Everything a pipeline may want to tell apart descends f
 __all__ = [
     "ChecksumError",
     "ConfigurationError",
+    "DegenerateFitError",
+    "GeometryError",
     "IngestError",
+    "NoUsableDataError",
     "SchemaError",
     "SkyloomError",
     "StoreError",
@@ -37,3 +40,15 @@ class ChecksumError(StoreError):
 
 class IngestError(SkyloomError, ValueError):
     """A file cannot be ingested; the message names file, header key and remedy."""
+
+
+class GeometryError(SkyloomError, ValueError):
+    """Boxes, grids or transforms contradict each other."""
+
+
+class NoUsableDataError(SkyloomError, ValueError):
+    """Nothing is left to measure: every pixel, bin or sample is masked or not finite."""
+
+
+class DegenerateFitError(SkyloomError, ValueError):
+    """A fit does not determine what it is asked for, and no gauge or prior settles it."""

@@ -26,6 +26,13 @@ KERNEL_Y: Final = "kernel_y"
 KERNEL_X: Final = "kernel_x"
 PARAMETER: Final = "parameter"
 COEFFICIENT: Final = "coefficient"
+BIN_Y: Final = "bin_y"
+BIN_X: Final = "bin_x"
+FOCAL_Y: Final = "focal_y"
+FOCAL_X: Final = "focal_x"
+SAMPLE: Final = "sample"
+LAYER: Final = "layer"
+FILTER: Final = "physical_filter"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"
@@ -35,8 +42,12 @@ ELECTRON2: Final = "electron2"
 PER_ELECTRON: Final = "1/electron"
 PER_ELECTRON2: Final = "1/electron2"
 ELECTRON_PER_ADU: Final = "electron/adu"
+ADU_PER_SECOND: Final = "adu/s"
+ELECTRON_PER_SECOND: Final = "electron/s"
 SECOND: Final = "s"
 DAY: Final = "d"
+MILLIMETRE: Final = "mm"
+PIXEL: Final = "pixel"
 DIMENSIONLESS: Final = ""
 
 # Mask planes ----------------------------------------------------------------------------------
@@ -56,6 +67,9 @@ MASK_PLANES: Final[Mapping[str, int]] = {
             "NO_DATA",
             "CLIPPED",
             "VIGNETTED",
+            "PARTLY_VIGNETTED",
+            "CROSSTALK",
+            "ONE_INPUT",
         )
     )
 }
@@ -143,6 +157,30 @@ class AmplifierFlag(IntFlag):
     ROLLOFF_FAILED = 16
     NOISE_MISMATCH = 32
     BAD = 64
+
+
+class BinFlag(IntFlag):
+    """What is to be known of a bin of a background or sky frame; 0 means measured and good."""
+
+    GOOD = 0
+    EMPTY = 1
+    LOW_COUNT = 2
+    FILLED = 4
+    EXTRAPOLATED = 8
+    SMOOTHED = 16
+    CLIPPED = 32
+    BAD_VARIANCE = 64
+
+
+class CellStatus(IntEnum):
+    """Why the level of a (detector or amplifier, exposure) enters a solution of scales or not."""
+
+    OK = 0
+    MISSING = 1
+    NONFINITE = 2
+    NONPOSITIVE = 3
+    OUTLIER = 4
+    NOT_MEASURED = 255
 
 
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.detrend import DetrendParameters
+from skyloom.algorithms.focal_plane import detector_transform
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.photon_transfer.extraction import extract_dark_pair, extract_detector
 from skyloom.algorithms.photon_transfer.kernel import brighter_fatter_kernel
@@ -90,20 +91,19 @@ def flat_pair(inputs: Inputs, parameters: PairBlockParameters) -> xr.Dataset:
         parameters=parameters.extract,
         detrend=parameters.detrend,
         offsets=None if darks is None else dark_offset(darks, time),
-        focal_plane=None if size is None or where is None else _affine(where, amplifiers, size),
+        focal_plane=None if size is None or where is None else _in_metres(where, amplifiers, size),
         pair_key=_pair_key(raws, parameters.mode),
     )
 
 
-def _affine(where: xr.Dataset, amplifiers: xr.Dataset, pixel_size: float) -> NDArray[np.float64]:
+def _in_metres(where: xr.Dataset, amplifiers: xr.Dataset, pixel_size: float) -> NDArray[np.float64]:
     """Return the transform (2, 3) from trimmed pixels (x, y, 1) to the focal plane in m."""
-    turn = np.deg2rad(float(where["rotation"]))
-    scale = 1e-6 * pixel_size
-    matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    size = [float(amplifiers[f"{axis}_stop"].max()) for axis in ("x", "y")]
-    centre = 1e-3 * np.array([float(where["x"]), float(where["y"])])
-    constant = centre - matrix @ (0.5 * (np.array(size) - 1.0))
-    return np.column_stack([matrix, constant])
+    return 1e-3 * detector_transform(
+        (int(amplifiers["y_stop"].max()), int(amplifiers["x_stop"].max())),
+        pixel_size=1e-3 * pixel_size,
+        offset=(float(where["x"]), float(where["y"])),
+        rotation=float(where["rotation"]),
+    )
 
 
 def _pair_key(raws: tuple[xr.Dataset, xr.Dataset], mode: str) -> float | None:
