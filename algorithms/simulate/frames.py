@@ -8,8 +8,6 @@ adu after it. Overscans see everything from the bias on.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -17,6 +15,13 @@ from numpy.typing import NDArray
 from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows, trimmed_shape
 from skyloom.algorithms.simulate.fields import correlated_field, flat_covariance
 from skyloom.algorithms.simulate.parameters import FrameParameters
+from skyloom.algorithms.simulate.readout import (
+    AmplifierTruth,
+    amplifier_truth,
+    converted,
+    raw_shape,
+    read_out,
+)
 from skyloom.algorithms.simulate.truth import generator, truth_problems
 from skyloom.algorithms.vocabulary import (
     ADU,
@@ -26,8 +31,6 @@ from skyloom.algorithms.vocabulary import (
     DIMENSIONLESS,
     EXPOSURE,
     FLAT,
-    LAG_X,
-    LAG_Y,
     SECOND,
     X,
     Y,
@@ -41,37 +44,6 @@ COSMIC_RAY_LENGTH = 6.0
 """Mean length of a cosmic-ray track, pixels."""
 COSMIC_RAY_CHARGE = 2000.0
 """Charge that a cosmic ray leaves in each pixel of its track, electron."""
-
-
-class _Truth(NamedTuple):
-    """Truth of one amplifier as plain numbers and arrays."""
-
-    gain: float
-    noise: float
-    full_well: float
-    bias_level: float
-    pattern_seed: int
-    a: Floats
-    b: Floats | None
-    noise_matrix: Floats | None
-
-
-def _truth(truth: xr.Dataset, name: str) -> _Truth:
-    one = truth.sel({AMP: name})
-
-    def matrix(key: str) -> Floats:
-        return np.asarray(one[key].transpose(LAG_Y, LAG_X).to_numpy(), dtype=np.float64)
-
-    return _Truth(
-        gain=float(one["gain"]),
-        noise=float(one["noise"]),
-        full_well=float(one["full_well"]),
-        bias_level=float(one["bias_level"]),
-        pattern_seed=int(one["pattern_seed"]),
-        a=matrix("a"),
-        b=matrix("b") if "b" in truth else None,
-        noise_matrix=matrix("noise_matrix") if "noise_matrix" in truth else None,
-    )
 
 
 def _illumination(row: Amplifier, detector: tuple[int, int], parameters: FrameParameters) -> Floats:
@@ -105,7 +77,7 @@ def _cosmic_rays(
 
 
 def _charge(
-    true: _Truth,
+    true: AmplifierTruth,
     electrons: float,
     exposure_time: float,
     illumination: Floats,
@@ -132,31 +104,6 @@ def _charge(
         chosen = rng.random(shape) < parameters.outlier_fraction
         charge[chosen] += parameters.outlier_electrons
     return np.minimum(charge, true.full_well, out=charge)
-
-
-def _read_noise(
-    true: _Truth, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
-) -> Floats:
-    """Return read noise in electron; digitisation adds its own part of the true noise later."""
-    covariance = np.zeros((1, 1)) if true.noise_matrix is None else true.noise_matrix.copy()
-    if true.noise_matrix is None:
-        covariance[0, 0] = true.noise**2
-    if digitised:
-        covariance[0, 0] -= true.gain**2 / 12
-        if covariance[0, 0] < 0:
-            raise ValueError(
-                f"noise {true.noise:.3g} electron is below the digitisation noise "
-                f"{true.gain / np.sqrt(12):.3g} electron of the gain {true.gain:.3g} electron/adu; "
-                "raise the noise or use dtype 'float32'"
-            )
-    return correlated_field(covariance, shape, rng)
-
-
-def _converted(image: Floats, dtype: Literal["uint16", "int32", "float32"]) -> NDArray[Any]:
-    if dtype == "float32":
-        return image.astype(np.float32)
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(image), max(limits.min, 0), limits.max).astype(dtype)
 
 
 def simulate_flat_frame(
@@ -236,14 +183,28 @@ def simulate_flat_frame(
     if problems:
         raise ValueError("; ".join(problems))
     rows = amplifier_rows(amplifiers)
-    image = np.full(_raw_shape(rows, shape), float(truth["bias_level"].mean()))
+    image = np.full(raw_shape(rows, shape), float(truth["bias_level"].mean()))
     for row, own in zip(rows, rng.spawn(len(rows)), strict=True):
-        true = _truth(truth, row.name)
+        true = amplifier_truth(truth, row.name)
         lit = _illumination(row, trimmed_shape(rows), parameters)
         charge = _charge(true, float(mean_electrons), exposure_time, lit, own, parameters)
-        _read_out(image, row, true, charge, own, parameters)
+        pattern: Floats | float = 0.0
+        if parameters.bias_structure:
+            white = generator(true.pattern_seed, "bias").standard_normal(row.data.shape)
+            pattern = parameters.bias_structure * white
+        read_out(
+            image,
+            row,
+            true,
+            charge,
+            own,
+            pattern=pattern,
+            bias_drift=parameters.bias_drift,
+            row_noise=parameters.row_noise,
+            dtype=parameters.dtype,
+        )
     return xr.Dataset(
-        {"image": ((Y, X), _converted(image, parameters.dtype), {"units": ADU})},
+        {"image": ((Y, X), converted(image, parameters.dtype), {"units": ADU})},
         coords={
             EXPOSURE: ((), np.int64(exposure), {"units": DIMENSIONLESS}),
             DETECTOR: str(amplifiers.attrs.get(DETECTOR, "")),
@@ -252,37 +213,3 @@ def simulate_flat_frame(
             "observation_type": observation_type,
         },
     )
-
-
-def _raw_shape(rows: list[Amplifier], shape: tuple[int, int] | None) -> tuple[int, int]:
-    boxes = [box for row in rows for box in (row.data, row.overscan, row.parallel_overscan)]
-    least = max(box.y_stop for box in boxes), max(box.x_stop for box in boxes)
-    if shape is None:
-        return least
-    if shape[0] < least[0] or shape[1] < least[1]:
-        raise ValueError(f"shape {shape} is smaller than the sections of the amplifiers, {least}")
-    return shape
-
-
-def _read_out(
-    image: Floats,
-    row: Amplifier,
-    true: _Truth,
-    charge: Floats,
-    rng: np.random.Generator,
-    parameters: FrameParameters,
-) -> None:
-    """Write the data section and the overscans of one amplifier into the raw image, adu."""
-    level = true.bias_level + parameters.bias_drift * rng.standard_normal()
-    rows = parameters.row_noise * rng.standard_normal((image.shape[0], 1))
-    for box in (row.data, row.overscan, row.parallel_overscan):
-        if box.size == 0:
-            continue
-        noise = _read_noise(true, box.shape, rng, parameters.dtype != "float32")
-        section = level + rows[box.slices[0]] + noise / true.gain
-        if box is row.data:
-            section += charge / true.gain
-            if parameters.bias_structure:
-                pattern = generator(true.pattern_seed, "bias").standard_normal(box.shape)
-                section += parameters.bias_structure * pattern
-        image[box.slices] = section

@@ -1,0 +1,136 @@
+"""The read-out that all simulated frames share: gain, bias, noise and the converter.
+
+Electrons are counted before the gain and adu after it. Overscans see everything from the bias on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from skyloom.algorithms.amplifiers import Amplifier
+from skyloom.algorithms.simulate.fields import correlated_field
+from skyloom.algorithms.vocabulary import AMP, LAG_X, LAG_Y
+
+__all__ = ["AmplifierTruth", "amplifier_truth", "converted", "raw_shape", "read_noise", "read_out"]
+
+Floats = NDArray[np.float64]
+PixelType: TypeAlias = Literal["uint16", "int32", "float32"]
+
+
+class AmplifierTruth(NamedTuple):
+    """Truth of one amplifier as plain numbers and arrays."""
+
+    gain: float
+    noise: float
+    full_well: float
+    bias_level: float
+    pattern_seed: int
+    a: Floats
+    b: Floats | None
+    noise_matrix: Floats | None
+
+
+def amplifier_truth(truth: xr.Dataset, name: str) -> AmplifierTruth:
+    """Return the truth of one amplifier of a truth over ``amp``."""
+    one = truth.sel({AMP: name})
+
+    def matrix(key: str) -> Floats:
+        return np.asarray(one[key].transpose(LAG_Y, LAG_X).to_numpy(), dtype=np.float64)
+
+    return AmplifierTruth(
+        gain=float(one["gain"]),
+        noise=float(one["noise"]),
+        full_well=float(one["full_well"]),
+        bias_level=float(one["bias_level"]),
+        pattern_seed=int(one["pattern_seed"]),
+        a=matrix("a") if "a" in truth else np.zeros((1, 1)),
+        b=matrix("b") if "b" in truth else None,
+        noise_matrix=matrix("noise_matrix") if "noise_matrix" in truth else None,
+    )
+
+
+def read_noise(
+    true: AmplifierTruth, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
+) -> Floats:
+    """Return read noise in electron; digitisation adds its own part of the true noise later."""
+    covariance = np.zeros((1, 1)) if true.noise_matrix is None else true.noise_matrix.copy()
+    if true.noise_matrix is None:
+        covariance[0, 0] = true.noise**2
+    if digitised:
+        covariance[0, 0] -= true.gain**2 / 12
+        if covariance[0, 0] < 0:
+            raise ValueError(
+                f"noise {true.noise:.3g} electron is below the digitisation noise "
+                f"{true.gain / np.sqrt(12):.3g} electron of the gain {true.gain:.3g} electron/adu; "
+                "raise the noise or use dtype 'float32'"
+            )
+    return correlated_field(covariance, shape, rng)
+
+
+def converted(image: Floats, dtype: PixelType) -> NDArray[Any]:
+    """Return the image as the converter writes it: rounded and clipped, or float32 as it is."""
+    if dtype == "float32":
+        return image.astype(np.float32)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(image), max(limits.min, 0), limits.max).astype(dtype)
+
+
+def raw_shape(rows: list[Amplifier], shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the raw shape, at least where the sections of the amplifiers end."""
+    boxes = [box for row in rows for box in (row.data, row.overscan, row.parallel_overscan)]
+    least = max(box.y_stop for box in boxes), max(box.x_stop for box in boxes)
+    if shape is None:
+        return least
+    if shape[0] < least[0] or shape[1] < least[1]:
+        raise ValueError(f"shape {shape} is smaller than the sections of the amplifiers, {least}")
+    return shape
+
+
+def read_out(
+    image: Floats,
+    row: Amplifier,
+    true: AmplifierTruth,
+    charge: Floats,
+    rng: np.random.Generator,
+    *,
+    pattern: Floats | float = 0.0,
+    bias_drift: float = 0.0,
+    row_noise: float = 0.0,
+    dtype: PixelType = "uint16",
+) -> None:
+    """Write the data section and the overscans of one amplifier into a raw image.
+
+    Parameters
+    ----------
+    image : ndarray, (y, x), float64, adu
+        The raw image; changed in place.
+    row : Amplifier
+        Where the sections lie.
+    true : AmplifierTruth
+        Gain, noise and bias level.
+    charge : ndarray, (y, x), float64, electron
+        Charge of the data section as it is read.
+    rng : numpy.random.Generator
+        Where read noise and drifts come from.
+    pattern : ndarray, (y, x), float64, adu
+        Bias of the data section beyond its level.
+    bias_drift, row_noise : float, adu
+        Rms of the change of the level between exposures, and from row to row.
+    dtype : str
+        Pixel type of the file; integers add the noise of digitisation.
+    """
+    level = true.bias_level + bias_drift * rng.standard_normal()
+    rows = row_noise * rng.standard_normal((image.shape[0], 1))
+    for box in (row.data, row.overscan, row.parallel_overscan):
+        if box.size == 0:
+            continue
+        noise = read_noise(true, box.shape, rng, dtype != "float32")
+        section = level + rows[box.slices[0]] + noise / true.gain
+        if box is row.data:
+            section += charge / true.gain
+            section += pattern
+        image[box.slices] = section
