@@ -8,19 +8,49 @@ from skyloom.algorithms.simulate.flats import (
     simulate_flats,
 )
 from skyloom.algorithms.simulate.frames import simulate_flat_frame
+from skyloom.algorithms.simulate.light import exposure_plane, light_gradient
+from skyloom.algorithms.simulate.night import (
+    night_exposure_truth,
+    simulate_night,
+    simulate_night_exposure,
+)
+from skyloom.algorithms.simulate.night_parameters import (
+    CameraParameters,
+    NightParameters,
+    PlanParameters,
+    SceneParameters,
+)
+from skyloom.algorithms.simulate.night_plan import night_plan
+from skyloom.algorithms.simulate.night_truth import Defect, night_truth, sky_pattern
 from skyloom.algorithms.simulate.parameters import FrameParameters, TruthParameters
+from skyloom.algorithms.simulate.scene import night_scene, sky_scene
 from skyloom.algorithms.simulate.truth import TYPICAL_A, flat_truth
 
 __all__ = [
     "TYPICAL_A",
+    "CameraParameters",
+    "Defect",
     "FrameParameters",
+    "NightParameters",
+    "PlanParameters",
+    "SceneParameters",
     "TruthParameters",
     "amplifier_grid",
     "correlated_field",
+    "exposure_plane",
     "flat_covariance",
     "flat_plan",
     "flat_truth",
+    "light_gradient",
+    "night_exposure_truth",
+    "night_plan",
+    "night_scene",
+    "night_truth",
     "simulate_exposure",
     "simulate_flat_frame",
     "simulate_flats",
+    "simulate_night",
+    "simulate_night_exposure",
+    "sky_pattern",
+    "sky_scene",
 ]

@@ -8,6 +8,8 @@ adu after it. Overscans see everything from the bias on.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -16,8 +18,7 @@ from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows, trimmed_sha
 from skyloom.algorithms.simulate.fields import correlated_field, flat_covariance
 from skyloom.algorithms.simulate.parameters import FrameParameters
 from skyloom.algorithms.simulate.readout import (
-    AmplifierTruth,
-    amplifier_truth,
+    Channel,
     converted,
     raw_shape,
     read_out,
@@ -31,6 +32,8 @@ from skyloom.algorithms.vocabulary import (
     DIMENSIONLESS,
     EXPOSURE,
     FLAT,
+    LAG_X,
+    LAG_Y,
     SECOND,
     X,
     Y,
@@ -44,6 +47,36 @@ COSMIC_RAY_LENGTH = 6.0
 """Mean length of a cosmic-ray track, pixels."""
 COSMIC_RAY_CHARGE = 2000.0
 """Charge that a cosmic ray leaves in each pixel of its track, electron."""
+
+
+class _Truth(NamedTuple):
+    """Truth of one amplifier as plain numbers and arrays."""
+
+    channel: Channel
+    full_well: float
+    pattern_seed: int
+    a: Floats
+    b: Floats | None
+
+
+def _truth(truth: xr.Dataset, name: str) -> _Truth:
+    one = truth.sel({AMP: name})
+
+    def matrix(key: str) -> Floats:
+        return np.asarray(one[key].transpose(LAG_Y, LAG_X).to_numpy(), dtype=np.float64)
+
+    return _Truth(
+        channel=Channel(
+            gain=float(one["gain"]),
+            noise=float(one["noise"]),
+            bias_level=float(one["bias_level"]),
+            noise_matrix=matrix("noise_matrix") if "noise_matrix" in truth else None,
+        ),
+        full_well=float(one["full_well"]),
+        pattern_seed=int(one["pattern_seed"]),
+        a=matrix("a"),
+        b=matrix("b") if "b" in truth else None,
+    )
 
 
 def _illumination(row: Amplifier, detector: tuple[int, int], parameters: FrameParameters) -> Floats:
@@ -77,7 +110,7 @@ def _cosmic_rays(
 
 
 def _charge(
-    true: AmplifierTruth,
+    true: _Truth,
     electrons: float,
     exposure_time: float,
     illumination: Floats,
@@ -185,7 +218,7 @@ def simulate_flat_frame(
     rows = amplifier_rows(amplifiers)
     image = np.full(raw_shape(rows, shape), float(truth["bias_level"].mean()))
     for row, own in zip(rows, rng.spawn(len(rows)), strict=True):
-        true = amplifier_truth(truth, row.name)
+        true = _truth(truth, row.name)
         lit = _illumination(row, trimmed_shape(rows), parameters)
         charge = _charge(true, float(mean_electrons), exposure_time, lit, own, parameters)
         pattern: Floats | float = 0.0
@@ -195,7 +228,7 @@ def simulate_flat_frame(
         read_out(
             image,
             row,
-            true,
+            true.channel,
             charge,
             own,
             pattern=pattern,

@@ -8,65 +8,43 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms.amplifiers import Amplifier
 from skyloom.algorithms.simulate.fields import correlated_field
-from skyloom.algorithms.vocabulary import AMP, LAG_X, LAG_Y
 
-__all__ = ["AmplifierTruth", "amplifier_truth", "converted", "raw_shape", "read_noise", "read_out"]
+__all__ = ["Channel", "PixelType", "converted", "raw_shape", "read_noise", "read_out"]
 
 Floats = NDArray[np.float64]
 PixelType: TypeAlias = Literal["uint16", "int32", "float32"]
 
 
-class AmplifierTruth(NamedTuple):
-    """Truth of one amplifier as plain numbers and arrays."""
+class Channel(NamedTuple):
+    """What reads an amplifier: electron/adu, electron, adu, and electron2 over lags >= 0.
+
+    The noise covariance ``noise_matrix``, where there is one, stands in place of ``noise``.
+    """
 
     gain: float
     noise: float
-    full_well: float
     bias_level: float
-    pattern_seed: int
-    a: Floats
-    b: Floats | None
-    noise_matrix: Floats | None
-
-
-def amplifier_truth(truth: xr.Dataset, name: str) -> AmplifierTruth:
-    """Return the truth of one amplifier of a truth over ``amp``."""
-    one = truth.sel({AMP: name})
-
-    def matrix(key: str) -> Floats:
-        return np.asarray(one[key].transpose(LAG_Y, LAG_X).to_numpy(), dtype=np.float64)
-
-    return AmplifierTruth(
-        gain=float(one["gain"]),
-        noise=float(one["noise"]),
-        full_well=float(one["full_well"]),
-        bias_level=float(one["bias_level"]),
-        pattern_seed=int(one["pattern_seed"]),
-        a=matrix("a") if "a" in truth else np.zeros((1, 1)),
-        b=matrix("b") if "b" in truth else None,
-        noise_matrix=matrix("noise_matrix") if "noise_matrix" in truth else None,
-    )
+    noise_matrix: Floats | None = None
 
 
 def read_noise(
-    true: AmplifierTruth, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
+    channel: Channel, shape: tuple[int, int], rng: np.random.Generator, digitised: bool
 ) -> Floats:
     """Return read noise in electron; digitisation adds its own part of the true noise later."""
-    covariance = np.zeros((1, 1)) if true.noise_matrix is None else true.noise_matrix.copy()
-    if true.noise_matrix is None:
-        covariance[0, 0] = true.noise**2
+    covariance = np.zeros((1, 1)) if channel.noise_matrix is None else channel.noise_matrix.copy()
+    if channel.noise_matrix is None:
+        covariance[0, 0] = channel.noise**2
     if digitised:
-        covariance[0, 0] -= true.gain**2 / 12
+        covariance[0, 0] -= channel.gain**2 / 12
         if covariance[0, 0] < 0:
             raise ValueError(
-                f"noise {true.noise:.3g} electron is below the digitisation noise "
-                f"{true.gain / np.sqrt(12):.3g} electron of the gain {true.gain:.3g} electron/adu; "
-                "raise the noise or use dtype 'float32'"
+                f"noise {channel.noise:.3g} electron is below the digitisation noise "
+                f"{channel.gain / np.sqrt(12):.3g} electron of the gain "
+                f"{channel.gain:.3g} electron/adu; raise the noise or use dtype 'float32'"
             )
     return correlated_field(covariance, shape, rng)
 
@@ -93,7 +71,7 @@ def raw_shape(rows: list[Amplifier], shape: tuple[int, int] | None) -> tuple[int
 def read_out(
     image: Floats,
     row: Amplifier,
-    true: AmplifierTruth,
+    channel: Channel,
     charge: Floats,
     rng: np.random.Generator,
     *,
@@ -110,7 +88,7 @@ def read_out(
         The raw image; changed in place.
     row : Amplifier
         Where the sections lie.
-    true : AmplifierTruth
+    channel : Channel
         Gain, noise and bias level.
     charge : ndarray, (y, x), float64, electron
         Charge of the data section as it is read.
@@ -123,14 +101,14 @@ def read_out(
     dtype : str
         Pixel type of the file; integers add the noise of digitisation.
     """
-    level = true.bias_level + bias_drift * rng.standard_normal()
+    level = channel.bias_level + bias_drift * rng.standard_normal()
     rows = row_noise * rng.standard_normal((image.shape[0], 1))
     for box in (row.data, row.overscan, row.parallel_overscan):
         if box.size == 0:
             continue
-        noise = read_noise(true, box.shape, rng, dtype != "float32")
-        section = level + rows[box.slices[0]] + noise / true.gain
+        noise = read_noise(channel, box.shape, rng, dtype != "float32")
+        section = level + rows[box.slices[0]] + noise / channel.gain
         if box is row.data:
-            section += charge / true.gain
+            section += charge / channel.gain
             section += pattern
         image[box.slices] = section
