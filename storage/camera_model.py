@@ -214,9 +214,22 @@ class HeaderMap(Parameters):
     )
     exposure_time: HeaderKey = Field(description="exposure time, s")
     mjd_start: HeaderKey | None = Field(None, description="start of the exposure, MJD")
+    dark_time: HeaderKey | None = Field(
+        None, description="time over which dark current was collected, s"
+    )
     physical_filter: HeaderKey | None = Field(None, description="name of the filter")
     observation_reason: HeaderKey | None = Field(None, description="why it was taken")
     observation_program: HeaderKey | None = Field(None, description="programme it belongs to")
+    right_ascension: HeaderKey | None = Field(
+        None, description="where the telescope points: degree, or hours as h:m:s"
+    )
+    declination: HeaderKey | None = Field(
+        None, description="where the telescope points: degree, or as d:m:s"
+    )
+    rotator_angle: HeaderKey | None = Field(
+        None, description="position angle of the focal plane's y axis, north through east, degree"
+    )
+    airmass: HeaderKey | None = Field(None, description="airmass")
     flux: HeaderKey | None = Field(None, description="illumination level, any unit")
     photodiode_charge: HeaderKey | None = Field(None, description="photodiode integral, any unit")
     read_noise: HeaderKey | None = Field(

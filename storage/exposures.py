@@ -9,13 +9,11 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.storage.headers import TEXTS
+from skyloom.storage.headers import TEXTS, UNITS
 from skyloom.storage.layout import Layout
 from skyloom.storage.records import Record
 
 __all__ = ["exposure_table"]
-
-UNITS = {"exposure_time": v.SECOND, "mjd_start": v.DAY}
 
 
 def exposure_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:

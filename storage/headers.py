@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from astropy.io import fits
 
+from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.vocabulary import OBSERVATION_TYPES, OTHER
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_file import suggestion
 from skyloom.storage.camera_model import Detector, HeaderKey
 
-__all__ = ["NUMBERS", "TEXTS", "HeaderValues", "read_headers"]
+__all__ = ["ANGLES", "NUMBERS", "TEXTS", "UNITS", "HeaderValues", "read_headers"]
 
 FILENAME = "FILENAME"  # in place of a header key: the name of the file
 _MJD_ZERO = datetime(1858, 11, 17)
-NUMBERS = ("mjd_start", "flux", "photodiode_charge")
+NUMBERS = ("mjd_start", "dark_time", "rotator_angle", "airmass", "flux", "photodiode_charge")
+ANGLES: Final[Mapping[str, float]] = {"right_ascension": 15.0, "declination": 1.0}
+"""Angles that may be written as h:m:s or d:m:s, and the degrees of one h or d."""
 TEXTS = ("physical_filter", "observation_reason", "observation_program")
+UNITS: Final[Mapping[str, str]] = {
+    "exposure_time": v.SECOND,
+    "dark_time": v.SECOND,
+    "mjd_start": v.DAY,
+    "right_ascension": v.DEGREE,
+    "declination": v.DEGREE,
+    "rotator_angle": v.DEGREE,
+    "airmass": v.DIMENSIONLESS,
+}
+_SEXAGESIMAL = re.compile(
+    r"([+-]?)\s*(\d+)\s*[:hd°\s]\s*(\d+)\s*[:m'\s]\s*(\d+(?:\.\d*)?)\s*[s\"]?"
+)
 
 
 @dataclass
@@ -68,6 +83,9 @@ def read_headers(
         if (key := getattr(header, name)) is not None:
             convert = reader.time if name == "mjd_start" else reader.number
             found.values[name] = convert(name, key)
+    for name, degrees in ANGLES.items():
+        if (key := getattr(header, name)) is not None:
+            found.values[name] = reader.angle(name, key, degrees)
     for name in TEXTS:
         if (key := getattr(header, name)) is not None:
             found.values[name] = reader.text(name, key)
@@ -153,6 +171,20 @@ class _Reader:
             self._wrong(item[0], name, item[1], "a number", key.required)
             return None
         return value if math.isfinite(value) else None
+
+    def angle(self, name: str, key: HeaderKey, degrees: float) -> float | None:
+        item = self._look_up(name, key)
+        if item is None:
+            return None
+        parts = _SEXAGESIMAL.fullmatch(item[1]) if isinstance(item[1], str) else None
+        if parts is None:
+            return self.number(name, key)
+        sign, whole, minutes, seconds = parts.groups()
+        if int(minutes) >= 60 or float(seconds) >= 60:
+            self._wrong(item[0], name, item[1], "an angle", key.required)
+            return None
+        size = int(whole) + int(minutes) / 60 + float(seconds) / 3600
+        return degrees * (-size if sign == "-" else size)
 
     def whole_number(self, name: str, key: HeaderKey) -> int | None:
         item = self._look_up(name, key)

@@ -21,6 +21,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import IngestError
 from skyloom.storage.fits_files import open_fits
 from skyloom.storage.fits_images import read_detector
+from skyloom.storage.headers import UNITS
 from skyloom.storage.records import Record, plain
 from skyloom.storage.scan import FileFacts
 from skyloom.storage.store import Store, open_store
@@ -206,7 +207,6 @@ def raw_dataset(
     """
     values = {"mjd_start": None, **headers}
     noise = values.pop("header_read_noise", None)
-    units = {"exposure_time": v.SECOND, "mjd_start": v.DAY}
     coords: dict[str, Any] = {v.DETECTOR: detector}
     for name, value in values.items():
         empty = (
@@ -214,7 +214,7 @@ def raw_dataset(
             if name in ("physical_filter", "observation_reason", "observation_program")
             else np.nan
         )
-        attrs = {"units": units[name]} if name in units else {}
+        attrs = {"units": UNITS[name]} if name in UNITS else {}
         coords[name] = xr.Variable((), empty if value is None else value, attrs)
     if noise is not None:
         coords[v.AMP] = list(amplifiers)

@@ -20,10 +20,15 @@ __all__ = ["write_raw_fits"]
 
 _SCALARS = (
     "exposure_time",
+    "dark_time",
     "mjd_start",
     "physical_filter",
     "observation_reason",
     "observation_program",
+    "right_ascension",
+    "declination",
+    "rotator_angle",
+    "airmass",
     "flux",
     "photodiode_charge",
 )
@@ -39,6 +44,9 @@ def write_raw_fits(
     overwrite: bool = False,
 ) -> Path:
     """Write one exposure as a FITS file in the layout of its camera.
+
+    Values whose header key the camera looks for in the detector's HDU (``hdu: detector``) are
+    written there, all others into the primary header.
 
     Parameters
     ----------
@@ -87,7 +95,7 @@ def write_raw_fits(
         raise ValueError(f"camera {camera.name} keeps one detector a file, not {sorted(raws)}")
     primary = fits.PrimaryHDU()
     first = next(iter(raws.values()))
-    keys: dict[str, Any] = {**_mapped_keys(camera, first), **(headers or {})}
+    keys: dict[str, Any] = {**_mapped_keys(camera, first, own=False), **(headers or {})}
     if camera.layout.file == "detector":
         keys.setdefault(camera.layout.detector[0], next(iter(raws)))
     for key, value in keys.items():
@@ -95,27 +103,34 @@ def write_raw_fits(
             primary.header[key] = value
     images = []
     for name, raw in raws.items():
-        images += _images(camera, camera.detector(name), raw.image.transpose("y", "x").values)
+        parts = _images(camera, camera.detector(name), raw.image.transpose("y", "x").values)
+        for _, header, _ in parts:
+            own = _mapped_keys(camera, raw, own=True)
+            header.update({key: value for key, value in own.items() if value is not None})
+        images += parts
     hdus = _arranged(primary, images, compress)
     target = Path(path)
     hdus.writeto(target, overwrite=overwrite, checksum=True)
     return target
 
 
-def _mapped_keys(camera: Camera, raw: xr.Dataset) -> dict[str, Any]:
-    """Return header keys from scalar coordinates, by the camera's map read backwards."""
+def _mapped_keys(camera: Camera, raw: xr.Dataset, *, own: bool) -> dict[str, Any]:
+    """Return header keys from scalar coordinates, by the camera's map read backwards.
+
+    ``own`` chooses between the keys of the detector's HDU and all others.
+    """
     header = camera.header
     keys: dict[str, Any] = {}
-    if "exposure" in raw.coords:
+    if "exposure" in raw.coords and own == _is_own(header.exposure):
         keys[header.exposure.key[0]] = int(raw.exposure)
-    if "observation_type" in raw.coords:
+    if "observation_type" in raw.coords and own == _is_own(header.observation_type):
         meaning = str(raw.observation_type.values)
         table = header.observation_type.values
         given = next((given for given, each in table.items() if each == meaning), meaning)
         keys[header.observation_type.key[0]] = given
     mapped: dict[str, HeaderKey | None] = {name: getattr(header, name) for name in _SCALARS}
     for name, key in {**mapped, **header.auxiliary}.items():
-        if key is None or name not in raw.coords:
+        if key is None or name not in raw.coords or own != _is_own(key):
             continue
         value: Any = raw.coords[name].values[()]
         if isinstance(value, str):
@@ -124,6 +139,10 @@ def _mapped_keys(camera: Camera, raw: xr.Dataset) -> dict[str, Any]:
             offset = 2400000.5 if key.format == "jd" else 0.0
             keys[key.key[0]] = float(value) / key.scale + offset
     return keys
+
+
+def _is_own(key: HeaderKey) -> bool:
+    return key.hdu == "detector"
 
 
 def _images(
