@@ -49,7 +49,7 @@ def light_gradient(row: xr.Dataset, truth: xr.Dataset, y: ArrayLike, x: ArrayLik
     focal_x, focal_y = to_focal_plane(truth["transform"].to_numpy(), x, y)
     along_x, along_y = float(row["gradient_x"]), float(row["gradient_y"])
     bend = float(row["curvature"])
-    light = 1 + along_x * focal_x + along_y * focal_y + bend * (focal_x**2 + focal_y**2)
+    light = 1 + focal_x * (along_x + bend * focal_x) + focal_y * (along_y + bend * focal_y)
     return np.asarray(light)
 
 
@@ -187,7 +187,7 @@ def _galaxies(
     )
     matrices = np.ascontiguousarray(turn @ (3600 * plane.matrix))
     peak = flux * np.abs(np.linalg.det(matrices)) / (2 * math.pi)
-    reach = np.clip(np.log(peak / (0.1 * parameters.faintest_wing)), 9.0, 30.0)
+    reach = np.clip(np.log(peak / (0.1 * parameters.faintest_wing)), 12.0, 30.0)
     add_discs(wide, x + border, y + border, flux, matrices, reach)
     offset = np.arange(-border, border + 1.0)
     profile = np.zeros((offset.size, offset.size))

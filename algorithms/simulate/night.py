@@ -81,7 +81,11 @@ def _light(
                 objects = objects_image(row, plane, shape, scene, parameters)
             satellites = satellites_image(row, truth, plane, shape, parameters)
         flat = truth["flat"].sel({v.FILTER: name}).to_numpy()
-        expected = expected + flat * (background + objects + satellites)
+        light = background + objects
+        light += satellites
+        light *= flat
+        light += expected
+        expected = light
     rng = generator(int(row["seed"]), str(truth.attrs[v.DETECTOR]), "cosmic_rays")
     rays = cosmic_rays(
         shape,

@@ -42,9 +42,8 @@ class Waves(NamedTuple):
                 continue
             # the product form costs two rows of cosines instead of an image of them
             angle_y, angle_x = 2 * np.pi * along_y * y, 2 * np.pi * along_x * x + phase
-            found += amplitude * (
-                np.cos(angle_y) * np.cos(angle_x) - np.sin(angle_y) * np.sin(angle_x)
-            )
+            found += (amplitude * np.cos(angle_y)) * np.cos(angle_x)
+            found -= (amplitude * np.sin(angle_y)) * np.sin(angle_x)
         return found
 
     def grid(self, shape: tuple[int, int]) -> Floats:

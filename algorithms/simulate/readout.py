@@ -50,11 +50,15 @@ def read_noise(
 
 
 def converted(image: Floats, dtype: PixelType) -> NDArray[Any]:
-    """Return the image as the converter writes it: rounded and clipped, or float32 as it is."""
+    """Return the image as the converter writes it: rounded and clipped, or float32 as it is.
+
+    The image is rounded and clipped in place.
+    """
     if dtype == "float32":
         return image.astype(np.float32)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(image), max(limits.min, 0), limits.max).astype(dtype)
+    np.rint(image, out=image)
+    return np.clip(image, max(limits.min, 0), limits.max, out=image).astype(dtype)
 
 
 def raw_shape(rows: list[Amplifier], shape: tuple[int, int] | None) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def add_stars(
 
 @compiled
 def add_discs(image: Floats, x: Floats, y: Floats, flux: Floats, shape: Any, reach: Floats) -> None:
-    """Add exponential discs exp(-m), averaged over pixels in the middle.
+    """Add exponential discs exp(-m), averaged over pixels.
 
     ``shape`` (source, 2, 2) takes offsets (x, y), pixel, to the plane where the disc is round with
     scale length 1; discs end at ``reach`` scale lengths.
@@ -55,7 +55,7 @@ def add_discs(image: Floats, x: Floats, y: Floats, flux: Floats, shape: Any, rea
     for source in range(x.size):
         a, b = shape[source, 0, 0], shape[source, 0, 1]
         c, d = shape[source, 1, 0], shape[source, 1, 1]
-        area = abs(a * d - b * c)
+        area, size = abs(a * d - b * c), a * a + b * b + c * c + d * d
         norm = flux[source] * area / (2.0 * math.pi)
         end = reach[source]
         # the box around the ellipse m = end, by the inverse matrix
@@ -69,11 +69,15 @@ def add_discs(image: Floats, x: Floats, y: Floats, flux: Floats, shape: Any, rea
             dy = row - y[source]
             for column in range(first_x, last_x + 1):
                 dx = column - x[source]
-                m = math.sqrt((a * dx + b * dy) ** 2 + (c * dx + d * dy) ** 2)
+                u, w = a * dx + b * dy, c * dx + d * dy
+                m = math.sqrt(u * u + w * w)
                 if m > end:
                     continue
                 if dx * dx + dy * dy > 25.0:
-                    image[row, column] += norm * math.exp(-m)
+                    # the mean over the pixel to second order, by the Laplacian of exp(-m)
+                    slope = ((a * u + c * w) ** 2 + (b * u + d * w) ** 2) / (m * m)
+                    bend = slope - (size - slope) / m
+                    image[row, column] += norm * math.exp(-m) * (1.0 + bend / 24.0)
                     continue
                 total = 0.0
                 for j in range(FINE):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "validation.md"
 TOPICS = {
     "photon_transfer": "Identities, reference values and closed loops of the photon transfer curve",
+    "night": "A simulated night of a mosaic camera against its truth",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
     "covariances": "Measured covariances of other sensors",
