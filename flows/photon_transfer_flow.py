@@ -69,9 +69,6 @@ class PhotonTransferConfiguration(Parameters):
     extract: ExtractParameters = Field(
         ExtractParameters(), description="what is measured on a pair of flats"
     )
-    pixel_size: float | None = Field(
-        None, gt=0, description="distance of pixels, micrometre; needed by extract.vignetting"
-    )
     solve: SolveParameters = Field(SolveParameters(), description="how curves are fitted")
     kernel: KernelParameters = Field(
         KernelParameters(), description="how brighter-fatter kernels are made"
@@ -111,9 +108,10 @@ flats first (skyloom ingest)
         configuration = PhotonTransferConfiguration()
     elif not isinstance(configuration, PhotonTransferConfiguration):
         configuration = configuration_from(PhotonTransferConfiguration, configuration)
-    if configuration.extract.vignetting and configuration.pixel_size is None:
+    if configuration.extract.vignetting and store.camera.pixel_size is None:
         raise ConfigurationError(
-            "extract.vignetting selects pixels by their place in the focal plane: set pixel_size"
+            "extract.vignetting selects pixels by their place in the focal plane: the camera "
+            f"{store.camera.name} needs a pixel_size"
         )
     if (configuration.solve.lags or 0) > configuration.extract.lags:
         raise ConfigurationError(
@@ -280,7 +278,7 @@ def _steps(
             detrend=configuration.detrend,
             extract=configuration.extract,
             mode=configuration.pairs.mode,
-            pixel_size=configuration.pixel_size if configuration.extract.vignetting else None,
+            pixel_size=store.camera.pixel_size if configuration.extract.vignetting else None,
         ),
         flat_pairs_schema(keys),
         {v.PAIR: flat_labels, v.DETECTOR: detectors, v.AMP: amps},

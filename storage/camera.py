@@ -31,7 +31,16 @@ from skyloom.storage.camera_reading import (
 
 __all__ = ["Camera", "camera_names", "load_camera", "parse_camera"]
 
-_TOP = ("name", "description", "pixel_type", "layout", "header", "templates", "detectors")
+_TOP = (
+    "name",
+    "description",
+    "pixel_type",
+    "pixel_size",
+    "layout",
+    "header",
+    "templates",
+    "detectors",
+)
 
 
 class Camera(Parameters):
@@ -41,6 +50,9 @@ class Camera(Parameters):
     description: str = Field("", description="one line about it")
     pixel_type: Literal["auto", "uint16", "int32", "float32"] = Field(
         "auto", description="pixel type of the store; auto: that of the first file"
+    )
+    pixel_size: float | None = Field(
+        None, gt=0, description="distance of pixels, micrometre; none = unknown"
     )
     layout: FileLayout = Field(default_factory=FileLayout, description="how files hold exposures")
     header: HeaderMap = Field(description="which header values are read")
@@ -224,7 +236,8 @@ def parse_camera(text: str, source: str) -> Camera:
     ]
     detectors, more = read_detectors(document, content)
     problems += more
-    rest = {key: content[key] for key in ("name", "description", "pixel_type") if key in content}
+    plain = ("name", "description", "pixel_type", "pixel_size")
+    rest = {key: content[key] for key in plain if key in content}
     parts: dict[str, Any] = {"detectors": tuple(detectors)}
     for key, model in (("layout", FileLayout), ("header", HeaderMap)):
         if key in content:

@@ -185,9 +185,7 @@ def test_pixels_are_selected_by_their_place_in_the_focal_plane(raw_store: Store)
         "extract": {"lags": 3, "vignetting": [-40.0, 1.0], "vignetting_min_pixels": 20_000},
         "selection": {"detectors": ["S00"], "exposures": [7, 8]},
     }
-    with pytest.raises(ConfigurationError, match="set pixel_size"):
-        photon_transfer(raw_store, vignetted)
-    flow = photon_transfer(raw_store, {**vignetted, "pixel_size": 10.0})
+    flow = photon_transfer(raw_store, vignetted)
     flow.run(progress=False)
     count = raw_store["flat_pairs"]["count"].sel(detector="S00").values[0]
     assert (count < 256 * 256 - 1000).any()
@@ -196,6 +194,8 @@ def test_pixels_are_selected_by_their_place_in_the_focal_plane(raw_store: Store)
 
 def test_what_is_missing_altogether_is_said_with_a_remedy(tmp_path: Path, raw_store: Store) -> None:
     empty = create_store(tmp_path / "empty", "generic")
+    with pytest.raises(ConfigurationError, match="the camera generic needs a pixel_size"):
+        photon_transfer(empty, {"extract": {"vignetting": [-40.0, 1.0]}})
     with pytest.raises(StoreError, match=r"holds no exposures: ingest flats first"):
         photon_transfer(empty)
     with pytest.raises(StoreError, match=r"no two flats .* make a pair \(it has 2 bias\)"):
