@@ -157,7 +157,7 @@ def camera_names() -> list[str]:
     Examples
     --------
     >>> camera_names()
-    ['decam', 'generic', 'simulated-mosaic']
+    ['decam', 'generic', 'simulated-mosaic', 'simulated-sky']
     """
     folder = files("skyloom.storage") / "cameras"
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
