@@ -187,6 +187,18 @@ class CellStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class ScaleStatus(IntEnum):
+    """What is to be known of the scale of a sky frame in an exposure."""
+
+    OK = 0
+    NO_DATA = 1
+    FEW_SAMPLES = 2
+    DEGENERATE = 3
+    FROM_PRIOR = 4
+    NOT_CONVERGED = 5
+    NOT_MEASURED = 255
+
+
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:
     """Return the CF attributes of a variable that holds these codes.
 
