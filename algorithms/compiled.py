@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["compiled", "compiled_fast"]
+__all__ = ["compiled", "compiled_dividing", "compiled_fast"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,6 +30,15 @@ IMPORT = re.compile(r"^from skyloom\.algorithms\.?([\w.]*) import (\w[^\n]*|\([^
 def compiled(function: Function) -> Function:
     """Compile a kernel with strict IEEE arithmetic: NaN and infinities mean what they say."""
     kernel: Function = numba.njit(nogil=True, cache=True)(function)
+    return _stamped(kernel)
+
+
+def compiled_dividing(function: Function) -> Function:
+    """Compile a strict kernel in which a division by zero gives infinity or NaN, not an error.
+
+    Loops that divide have no vectors otherwise.
+    """
+    kernel: Function = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     return _stamped(kernel)
 
 

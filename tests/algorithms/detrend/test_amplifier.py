@@ -8,7 +8,7 @@ import xarray as xr
 
 from skyloom.algorithms.amplifiers import amplifier_rows
 from skyloom.algorithms.detrend import DetrendParameters, detrend_amplifier
-from skyloom.algorithms.saturation import saturation_level
+from skyloom.algorithms.detrend.saturation import saturation_level
 from skyloom.algorithms.vocabulary import MASK_PLANES
 
 SHAPE = (300, 200)

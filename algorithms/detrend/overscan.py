@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms.amplifiers import Amplifier, Box
 from skyloom.algorithms.clip_correction import truncation_factor, unclipped_variance
-from skyloom.algorithms.detrend_kernels import row_medians, row_moments
+from skyloom.algorithms.detrend.level_kernels import row_medians, row_moments
 from skyloom.algorithms.pixel_arrays import native
 from skyloom.algorithms.statistics import clipped_moments
 
@@ -29,7 +30,13 @@ def without_first_columns(amplifier: Amplifier, skip: int) -> Box:
 
 
 def serial_levels(
-    raw: NDArray[Any], box: Box, *, by_row: bool, mean: bool, clip: float
+    raw: NDArray[Any],
+    box: Box,
+    *,
+    by_row: bool,
+    mean: bool,
+    clip: float,
+    moments: Callable[..., None] = row_moments,
 ) -> tuple[NDArray[np.float64], float, float]:
     """Return the level of each overscan row, the median of all, and the noise about the levels.
 
@@ -44,6 +51,8 @@ def serial_levels(
         Whether a level is the mean of the pixels within the clip, or the median.
     clip : float
         Standard deviations.
+    moments : callable
+        Kernel that sums rows.
     """
     if not by_row:
         level = clipped_moments(raw[box.slices], clip=clip)
@@ -53,7 +62,7 @@ def serial_levels(
     place = (box.y_start, box.x_start), box.shape[1]
     start = raw[box.y_start : box.y_stop, box.x_start].astype(np.float64)
     levels, variances, means = np.empty((3, box.shape[0]))
-    row_moments(raw, *place, start, np.inf, levels, variances)
+    moments(raw, *place, start, np.inf, levels, variances)
     typical = _typical(variances)
     # rows with far outliers start from their median; in all others it is close to the mean
     outlying = np.flatnonzero(~(variances <= OUTLYING_ROW * typical**2))
@@ -64,9 +73,9 @@ def serial_levels(
         row_medians(native(raw[box.slices][outlying]), medians)
         levels[outlying] = medians
         # without the outliers of those rows the spread is smaller
-        row_moments(raw, *place, levels, clip * typical, means, variances)
+        moments(raw, *place, levels, clip * typical, means, variances)
         typical = _typical(variances)
-    row_moments(raw, *place, levels, clip * typical, means, variances)
+    moments(raw, *place, levels, clip * typical, means, variances)
     if mean:
         levels = means
     known, spread = levels[np.isfinite(levels)], variances[np.isfinite(variances)]

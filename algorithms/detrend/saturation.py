@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.amplifiers import Box
-from skyloom.algorithms.detrend_kernels import count_equal, largest_in_box
+from skyloom.algorithms.detrend.level_kernels import count_equal, largest_in_box
 from skyloom.algorithms.pixel_arrays import native
 
 __all__ = ["saturation_level"]

@@ -174,3 +174,40 @@ def count_equal(
     for y in range(shape[0]):
         n += count_equal_in_row(raw[corner[0] + y, corner[1] : corner[1] + shape[1]], wanted)
     return n
+
+
+@compiled
+def strict_row_sums(
+    row: NDArray[Any], level: float, half_width: float
+) -> tuple[float, float, float]:
+    """Return number, sum and sum of squares of ``row - level`` where it is within a distance.
+
+    Summed in one order on every machine, as what reaches a product has to be.
+    """
+    n, first, second = 0.0, 0.0, 0.0
+    for x in range(row.size):
+        d = np.float64(row[x]) - level
+        if abs(d) <= half_width:
+            n += 1.0
+            first += d
+            second += d * d
+    return n, first, second
+
+
+@compiled
+def strict_row_moments(
+    raw: NDArray[Any],
+    corner: tuple[int, int],
+    width: int,
+    level: NDArray[np.float64],
+    half_width: float,
+    means: NDArray[np.float64],
+    variances: NDArray[np.float64],
+) -> None:
+    """Do as `row_moments`, summed in one order on every machine."""
+    for y in range(level.size):
+        pixels = raw[corner[0] + y, corner[1] : corner[1] + width]
+        n, first, second = strict_row_sums(pixels, level[y], half_width)
+        shift = first / n if n > 0.0 else np.nan
+        means[y] = level[y] + shift
+        variances[y] = max(second - first * shift, 0.0) / (n - 1.0) if n > 1.0 else np.nan

@@ -17,16 +17,16 @@ from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows
-from skyloom.algorithms.detrend_kernels import keep_unsaturated, subtract_levels
-from skyloom.algorithms.overscan import (
+from skyloom.algorithms.detrend.level_kernels import keep_unsaturated, subtract_levels
+from skyloom.algorithms.detrend.overscan import (
     column_levels,
     levels_of_rows,
     serial_levels,
     without_first_columns,
 )
+from skyloom.algorithms.detrend.saturation import saturation_level
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.pixel_arrays import native
-from skyloom.algorithms.saturation import saturation_level
 
 __all__ = [
     "DetrendParameters",
