@@ -21,6 +21,7 @@ __all__: list[str] = []  # kernels for the modules of this room
 BLOCK = 4096  # values treated at a time; a multiple of 8
 QUARTILE_TO_SIGMA = 0.741301109252802  # of a Gaussian, from its interquartile range
 NAN = math.nan
+EQUAL = 1e-13  # variance over squared distance from the reference that rounding alone can leave
 
 Moments = tuple[int, int, float, float, float, float, float, float]
 
@@ -163,6 +164,15 @@ def next_interval(
 
 
 @compiled
+def all_equal(mean: float, variance: float, reference: float) -> bool:
+    """Return whether a pass kept equal values only, to the rounding of sums about a reference.
+
+    It is the last pass then: the next would look for them in an interval without width.
+    """
+    return variance <= EQUAL * (mean - reference) ** 2
+
+
+@compiled
 def direct(values: NDArray[Any], clip: float, iterations: int) -> Moments:
     """Return the clipped statistics of valid values in memory."""
     n = values.size
@@ -177,4 +187,6 @@ def direct(values: NDArray[Any], clip: float, iterations: int) -> Moments:
         center, half_width = next_interval(index, n, clip, mean, variance, median, upper - lower)
         used, first, second = sums_inside(values, center, half_width, center)
         mean, variance = mean_and_variance(used, first, second, center)
+        if all_equal(mean, variance, center):
+            break
     return n, int(used), mean, variance, median, upper - lower, center, half_width

@@ -19,6 +19,7 @@ from skyloom.algorithms.clipping import (
     BLOCK,
     NAN,
     Moments,
+    all_equal,
     direct,
     gather,
     load_block,
@@ -302,6 +303,8 @@ def sampled(
                 values, mask, legend, constants, center, half_width, reference
             )
         mean, variance = mean_and_variance(used, first, second, reference)
+        if all_equal(mean, variance, reference):
+            break
     return True, (n, int(used), mean, variance, median, upper - lower, center, half_width)
 
 
