@@ -32,6 +32,9 @@ FOCAL_Y: Final = "focal_y"
 FOCAL_X: Final = "focal_x"
 SAMPLE: Final = "sample"
 LAYER: Final = "layer"
+SOURCE_AMP: Final = "source_amp"
+KNOT: Final = "knot"
+DEFECT: Final = "defect"
 FILTER: Final = "physical_filter"
 
 # Units, as astropy reads them -----------------------------------------------------------------

@@ -8,7 +8,7 @@ raw frame: ``detector``, ``camera`` and, for flats, ``physical_filter``. ``id`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "CALIBRATION_PLANES",
     "calibration_id",
     "calibration_problems",
+    "check_calibrations",
     "own_planes",
     "pixels",
     "told",
@@ -80,6 +81,53 @@ def calibration_problems(
             f"{kind} has units {image.attrs['units']!r}, needs {' or '.join(map(repr, allowed))}"
         )
     return problems
+
+
+def check_calibrations(
+    exposure: xr.Dataset,
+    given: Mapping[str, xr.Dataset],
+    shape: tuple[int, int],
+    *,
+    detector: str = "",
+    dark_units: Iterable[str] = (v.ADU_PER_SECOND, v.ELECTRON_PER_SECOND),
+    fringe_units: Iterable[str] = (v.DIMENSIONLESS,),
+    problems: Iterable[str] = (),
+) -> None:
+    """Raise one ValueError with all that forbids to apply calibrations to an exposure.
+
+    Parameters
+    ----------
+    exposure : Dataset
+        What it is of: see the module.
+    given : mapping of str to Dataset
+        Calibrations by their kind: bias, dark, flat, fringe.
+    shape : (int, int)
+        Shape of the trimmed detector.
+    detector : str
+        Detector of the exposure, where that does not say.
+    dark_units, fringe_units : iterable of str
+        Units that these may be in.
+    problems : iterable of str
+        Further problems to report.
+    """
+    units = {
+        "bias": (v.ADU,),
+        "dark": dark_units,
+        "flat": (v.DIMENSIONLESS,),
+        "fringe": fringe_units,
+    }
+    found = list(problems)
+    for kind, calibration in given.items():
+        found += calibration_problems(
+            kind,
+            calibration,
+            exposure,
+            detector=told(exposure, v.DETECTOR) or detector,
+            shape=shape,
+            units=units[kind],
+        )
+    if found:
+        raise ValueError("; ".join(found))
 
 
 def pixels(calibration: xr.Dataset | None, name: str) -> xr.DataArray | None:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.detrend.calibrations import own_planes
+from skyloom.algorithms.detrend.calibrations import own_planes, told
 
 __all__ = ["defect_planes"]
 
@@ -14,7 +14,7 @@ SIDES = ("y_start", "y_stop", "x_start", "x_stop")
 
 
 def defect_planes(
-    defects: xr.Dataset | xr.DataArray | None, shape: tuple[int, int]
+    defects: xr.Dataset | xr.DataArray | None, shape: tuple[int, int], detector: str = ""
 ) -> xr.DataArray | None:
     """Return defects as a mask in trimmed pixels.
 
@@ -26,6 +26,8 @@ def defect_planes(
         may reach beyond the detector.
     shape : (int, int)
         Shape of the trimmed detector.
+    detector : str
+        Name of the detector, or ''.
 
     Returns
     -------
@@ -35,7 +37,8 @@ def defect_planes(
     Raises
     ------
     ValueError
-        If a mask has another shape, a side is missing, or a box ends before it starts.
+        If they are of another detector, a mask has another shape, a side is missing, or a box
+        ends before it starts.
     TypeError
         If a mask holds neither integers nor bool.
 
@@ -50,6 +53,9 @@ def defect_planes(
     """
     if defects is None:
         return None
+    found = told(defects, v.DETECTOR)
+    if found and detector and found != detector:
+        raise ValueError(f"defects are of detector {found!r}, the frame of {detector!r}")
     if isinstance(defects, xr.Dataset) and v.MASK not in defects:
         return _boxes(defects, shape)
     mask = defects[v.MASK] if isinstance(defects, xr.Dataset) else defects

@@ -1,8 +1,8 @@
 """Kernels of the chain from raw pixels to a frame fit for science, a row of an amplifier at a time.
 
-A row is carried through all steps in a float64 buffer that stays in the first cache, so the image
-is read and written once. Signals and variances of a row are in adu until the gain is applied.
-NaN is what no number is known for; it goes through every step, and ends as a mask plane.
+A row is carried through the steps in a float64 buffer that stays in the first cache. NaN is what
+no number is known for; it goes through every step, and ends as a mask plane. Loops are simple
+enough to become vectors, and strict, so that they give the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from skyloom.algorithms.vocabulary import MASK_PLANES
 __all__: list[str] = []  # kernels for the modules of this room
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.float32]
 Planes = NDArray[np.int32]
 
 BAD: Final = np.int32(MASK_PLANES["BAD"])
 SAT: Final = np.int32(MASK_PLANES["SAT"])
 SUSPECT: Final = np.int32(MASK_PLANES["SUSPECT"])
 NO_DATA: Final = np.int32(MASK_PLANES["NO_DATA"])
-LEFT_OUT: Final = np.int32(BAD | NO_DATA)
+CROSSTALK: Final = np.int32(MASK_PLANES["CROSSTALK"])
 
 
 class Channel(NamedTuple):
@@ -34,8 +35,7 @@ class Channel(NamedTuple):
     Raw pixels up to ``lowest`` were never read; those from ``suspect`` and from ``saturation`` on
     are what the names say (adu). The signal is multiplied by ``scale``; its photon variance is the
     signal times ``photon``, to which ``read_variance`` is added, in the unit of the result. Darks
-    are multiplied by ``dark_scale``. Flats up to ``flat_minimum`` are no good. ``planes`` is what
-    every pixel gets.
+    are multiplied by ``dark_scale``. ``planes`` is what every pixel gets.
     """
 
     lowest: float
@@ -45,8 +45,7 @@ class Channel(NamedTuple):
     photon: float
     read_variance: float
     dark_scale: float
-    flat_minimum: float
-    planes: int
+    planes: float
 
 
 @compiled
@@ -74,16 +73,47 @@ def load_row(
 
 
 @compiled
-def turn_row(signal: Floats, planes: Planes) -> None:
-    """Reverse a row."""
-    for x in range(signal.size // 2):
-        other = signal.size - 1 - x
-        signal[x], signal[other] = signal[other], signal[x]
-        planes[x], planes[other] = planes[other], planes[x]
+def turn_row(signal: Floats, planes: Planes, turned_signal: Floats, turned_planes: Planes) -> None:
+    """Write a row in reverse."""
+    # unsigned, for an index that could be negative keeps the loop from becoming vectors
+    last = np.uint64(signal.size - 1)
+    for x in range(signal.size):
+        turned_signal[x] = signal[last - np.uint64(x)]
+    for x in range(signal.size):
+        turned_planes[x] = planes[last - np.uint64(x)]
 
 
 @compiled
-def scale_row(signal: Floats, variance: Floats, channel: Channel) -> None:
+def polynomial_row(knots: Floats, pieces: Floats, signal: Floats) -> None:
+    """Replace a signal by a piecewise polynomial of it, ``pieces`` (piece, power) about ``knots``.
+
+    The first and the last piece hold beyond the knots too.
+    """
+    degree = pieces.shape[1] - 1
+    if pieces.shape[0] == 1:
+        start = knots[0]
+        for x in range(signal.size):
+            distance = signal[x] - start
+            value = pieces[0, degree]
+            for power in range(degree - 1, -1, -1):
+                value = value * distance + pieces[0, power]
+            signal[x] = value
+        return
+    piece, last = 0, pieces.shape[0] - 1
+    for x in range(signal.size):
+        while piece > 0 and signal[x] < knots[piece]:
+            piece -= 1
+        while piece < last and signal[x] >= knots[piece + 1]:
+            piece += 1
+        distance = signal[x] - knots[piece]
+        value = pieces[piece, degree]
+        for power in range(degree - 1, -1, -1):
+            value = value * distance + pieces[piece, power]
+        signal[x] = value
+
+
+@compiled
+def scale_row(channel: Channel, signal: Floats, variance: Floats) -> None:
     """Apply the gain, and start the variance with photons and read noise."""
     for x in range(signal.size):
         value = signal[x] * channel.scale
@@ -93,14 +123,14 @@ def scale_row(signal: Floats, variance: Floats, channel: Channel) -> None:
 
 
 @compiled
-def subtract_row(values: NDArray[np.float32], scale: float, signal: Floats) -> None:
+def subtract_row(values: Pixels, scale: float, signal: Floats) -> None:
     """Subtract a row of a calibration times a factor."""
     for x in range(signal.size):
         signal[x] -= scale * np.float64(values[x])
 
 
 @compiled
-def add_variance_row(values: NDArray[np.float32], scale: float, variance: Floats) -> None:
+def add_row(values: Pixels, scale: float, variance: Floats) -> None:
     """Add a row of the variance of a calibration times a factor."""
     for x in range(variance.size):
         variance[x] += scale * np.float64(values[x])
@@ -108,11 +138,7 @@ def add_variance_row(values: NDArray[np.float32], scale: float, variance: Floats
 
 @compiled_dividing
 def divide_row(
-    values: NDArray[np.float32],
-    variances: NDArray[np.float32],
-    minimum: float,
-    signal: Floats,
-    variance: Floats,
+    values: Pixels, variances: Pixels, minimum: float, signal: Floats, variance: Floats
 ) -> None:
     """Divide by a row of a flat; NaN where the flat is not above the minimum."""
     if variances.size:
@@ -132,7 +158,7 @@ def divide_row(
 
 
 @compiled
-def join_row(values: NDArray[np.int32], bits: int, planes: Planes) -> None:
+def join_row(values: Planes, bits: int, planes: Planes) -> None:
     """Add some planes of a row of the mask of a calibration."""
     kept = np.int32(bits)
     for x in range(planes.size):
@@ -144,9 +170,9 @@ def store_row(
     signal: Floats,
     variance: Floats,
     planes: Planes,
-    image_row: NDArray[np.float32],
-    variance_row: NDArray[np.float32],
-    mask_row: NDArray[np.int32],
+    image_row: Pixels,
+    variance_row: Pixels,
+    mask_row: Planes,
 ) -> None:
     """Round a row to float32; pixels without a number are BAD, unless they were never read."""
     for x in range(signal.size):
@@ -157,97 +183,3 @@ def store_row(
         image_row[x] = value if known else np.float32(np.nan)
         variance_row[x] = np.float32(variance[x]) if known else np.float32(np.nan)
         mask_row[x] = plane if known else np.int32(plane | unknown)
-
-
-@compiled
-def finish_row(
-    place: tuple[int, int],
-    channel: Channel,
-    bias: NDArray[np.float32],
-    bias_variance: NDArray[np.float32],
-    dark: NDArray[np.float32],
-    dark_variance: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    flat_variance: NDArray[np.float32],
-    masks: tuple[NDArray[np.int32], ...],
-    bits: int,
-    signal: Floats,
-    variance: Floats,
-    planes: Planes,
-) -> None:
-    """Take a row in trimmed orientation from the overscan to the flat."""
-    y, start = place
-    stop = start + signal.size
-    if bias.size:
-        subtract_row(bias[y, start:stop], 1.0, signal)
-    scale_row(signal, variance, channel)
-    if bias_variance.size:
-        add_variance_row(bias_variance[y, start:stop], channel.scale**2, variance)
-    if dark.size:
-        subtract_row(dark[y, start:stop], channel.dark_scale, signal)
-    if dark_variance.size:
-        add_variance_row(dark_variance[y, start:stop], channel.dark_scale**2, variance)
-    if flat.size:
-        divide_row(
-            flat[y, start:stop],
-            flat_variance[y, start:stop] if flat_variance.size else flat_variance[0],
-            channel.flat_minimum,
-            signal,
-            variance,
-        )
-    for mask in masks:
-        if mask.size:
-            join_row(mask[y, start:stop], bits, planes)
-
-
-@compiled
-def detrend_rows(
-    raw: NDArray[Any],
-    corner: tuple[int, int],
-    row_level: Floats,
-    column_level: Floats,
-    turned: tuple[bool, bool],
-    place: tuple[int, int],
-    channel: Channel,
-    bias: NDArray[np.float32],
-    bias_variance: NDArray[np.float32],
-    dark: NDArray[np.float32],
-    dark_variance: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    flat_variance: NDArray[np.float32],
-    masks: tuple[NDArray[np.int32], ...],
-    bits: int,
-    width: int,
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    mask: NDArray[np.int32],
-) -> None:
-    """Take an amplifier from its raw section at ``corner`` to its trimmed box at ``place``.
-
-    Empty arrays are calibrations that are not applied.
-    """
-    signal, spread = np.empty(width, np.float64), np.empty(width, np.float64)
-    planes = np.empty(width, np.int32)
-    for row in range(row_level.size):
-        y = place[0] + (row_level.size - 1 - row if turned[0] else row)
-        pixels = raw[corner[0] + row, corner[1] : corner[1] + width]
-        load_row(pixels, row_level[row], column_level, channel, signal, planes)
-        if turned[1]:
-            turn_row(signal, planes)
-        finish_row(
-            (y, place[1]),
-            channel,
-            bias,
-            bias_variance,
-            dark,
-            dark_variance,
-            flat,
-            flat_variance,
-            masks,
-            bits,
-            signal,
-            spread,
-            planes,
-        )
-        inside = slice(place[1], place[1] + width)
-        store_row(signal, spread, planes, image[y, inside], variance[y, inside], mask[y, inside])

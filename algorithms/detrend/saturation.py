@@ -1,4 +1,4 @@
-"""The level that raw pixels saturate at, where nobody has written it down."""
+"""The level that raw pixels saturate at, where nobody wrote it down, and saturated regions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Box
+from skyloom.algorithms.detrend.gap_kernels import find_plane, grow_plane
 from skyloom.algorithms.detrend.level_kernels import count_equal, largest_in_box
+from skyloom.algorithms.detrend.parameters import SaturationParameters
 from skyloom.algorithms.pixel_arrays import native
 
-__all__ = ["saturation_level"]
+__all__ = ["grow_saturation", "saturation_level"]
 
 PILE_UP_PIXELS = 10  # fewer pixels at one value are an accident
 PILE_UP_RATIO = 2.0  # the tail of a distribution falls, a pile-up rises
@@ -58,3 +61,22 @@ def saturation_level(pixels: NDArray[Any], box: Box | None = None) -> float:
     second = of(largest_in_box(values, *place, top, start))
     below = count_equal(values, *place, second) if second < top else 0
     return float(top) if at_top > PILE_UP_RATIO * below else np.inf
+
+
+def grow_saturation(mask: NDArray[np.int32], parameters: SaturationParameters) -> None:
+    """Let SAT grow in a mask (y, x), in place, around saturated regions and along bleed trails.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.array([[0, 0, 2, 0, 0]], np.int32)
+    >>> grow_saturation(mask, SaturationParameters(grow=1))
+    >>> mask.tolist()
+    [[0, 2, 2, 2, 0]]
+    """
+    if not (parameters.grow or parameters.bleed):
+        return
+    bit = v.MASK_PLANES["SAT"]
+    found = np.empty(mask.shape, np.bool_)
+    if find_plane(mask, bit, found):
+        grow_plane(found, bit, parameters.grow, parameters.bleed, parameters.bleed_length, mask)

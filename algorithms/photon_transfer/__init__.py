@@ -6,11 +6,11 @@ it, and `brighter_fatter_kernel` makes the kernel that undoes the effect. What g
 data is a code (`PairStatus`, `AmplifierFlag`), never an exception.
 """
 
-from skyloom.algorithms.photon_transfer.bootstrap import bootstrap
-from skyloom.algorithms.photon_transfer.brighter_fatter import (
+from skyloom.algorithms.detrend.brighter_fatter import (
     CorrectionParameters,
     correct_brighter_fatter,
 )
+from skyloom.algorithms.photon_transfer.bootstrap import bootstrap
 from skyloom.algorithms.photon_transfer.conversion_depth import conversion_depth
 from skyloom.algorithms.photon_transfer.covariance import pair_covariance, row_mean_variance
 from skyloom.algorithms.photon_transfer.electrostatic import ElectrostaticModel, boundary_shifts

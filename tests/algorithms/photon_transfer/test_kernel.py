@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from skyloom.algorithms.photon_transfer.brighter_fatter import (
+from skyloom.algorithms.detrend.brighter_fatter import (
     CorrectionParameters,
     correct_brighter_fatter,
 )

@@ -18,7 +18,7 @@ from pydantic import Field
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import DIMENSIONLESS, ELECTRON, KERNEL_X, KERNEL_Y, X, Y
 
-__all__ = ["CorrectionParameters", "correct_brighter_fatter"]
+__all__ = ["CorrectionParameters", "correct_brighter_fatter", "corrected_image"]
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def _flow(values: Floats, potential: Floats, good: NDArray[np.bool_]) -> Floats:
     return out
 
 
-def _corrected(
+def corrected_image(
     image: NDArray[np.floating], kernel: Floats, iterations: int, threshold: float
 ) -> tuple[NDArray[np.floating], np.int64, np.float64]:
     """Correct one image (y, x); also return the number of iterations and the last change."""
@@ -131,7 +131,7 @@ def correct_brighter_fatter(
     # charge acts across chunks, so those of an image are joined
     whole = image if image.chunks is None else image.chunk({Y: -1, X: -1})
     corrected, iterations, change = xr.apply_ufunc(
-        _corrected,
+        corrected_image,
         whole,
         kernel if kernel.chunks is None else kernel.chunk(-1),
         parameters.iterations,

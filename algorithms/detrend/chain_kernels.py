@@ -1,0 +1,247 @@
+"""The chain of detrending over a whole detector: all amplifiers in step, a row of each at a time.
+
+Amplifiers that lie side by side are taken together, so memory is read and written in whole rows
+of the detector, and crosstalk finds the pixels that were read at the same time at hand. An empty
+array of shape (1, 0) is a calibration that is not applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.compiled import compiled
+from skyloom.algorithms.detrend.row_kernels import (
+    CROSSTALK,
+    SAT,
+    Channel,
+    Floats,
+    Pixels,
+    Planes,
+    add_row,
+    divide_row,
+    join_row,
+    load_row,
+    polynomial_row,
+    scale_row,
+    store_row,
+    subtract_row,
+    turn_row,
+)
+
+__all__: list[str] = []  # kernels for the modules of this room
+
+RAW_Y: Final = 0
+RAW_X: Final = 1
+HEIGHT: Final = 2
+WIDTH: Final = 3
+TRIMMED_Y: Final = 4
+TRIMMED_X: Final = 5
+FLIP_Y: Final = 6
+FLIP_X: Final = 7
+READ_Y: Final = 8
+READ_X: Final = 9
+"""Columns of the table of boxes, (amp, column); flips of the section and of its read-out."""
+
+
+@compiled
+def cross_talk(
+    matrix: Floats,
+    talks: NDArray[np.bool_],
+    threshold: float,
+    signals: Floats,
+    planes: Planes,
+    read: Floats,
+) -> None:
+    """Add to every amplifier its share, ``matrix`` (amp, source), of pixels of the same time.
+
+    ``signals`` and ``planes`` are (amp, x), ``read`` is room for as many signals. Pixels get
+    CROSSTALK where an amplifier that ``talks`` to them is saturated or above the threshold.
+    """
+    count, width = signals.shape
+    for source in range(count):
+        for x in range(width):
+            value = signals[source, x]
+            # what was never read talks to nobody
+            read[source, x] = value if value == value else 0.0
+    for source in range(count):
+        loud = 0
+        for x in range(width):
+            loud += int((read[source, x] > threshold) | ((planes[source, x] & SAT) != 0))
+        for target in range(count):
+            share = matrix[target, source]
+            if share != 0.0:
+                for x in range(width):
+                    signals[target, x] += share * read[source, x]
+            if loud and talks[target, source]:
+                for x in range(width):
+                    heard = (read[source, x] > threshold) | ((planes[source, x] & SAT) != 0)
+                    planes[target, x] |= CROSSTALK if heard else np.int32(0)
+
+
+@compiled
+def respond_row(
+    y: int,
+    start: int,
+    dark_scale: float,
+    flat_minimum: float,
+    frames: tuple[Pixels, ...],
+    signal: Floats,
+    variance: Floats,
+) -> None:
+    """Subtract the dark from a row and divide it by the flat."""
+    stop = start + signal.size
+    dark, dark_variance, flat, flat_variance = frames[2], frames[3], frames[4], frames[5]
+    if dark.size:
+        subtract_row(dark[y, start:stop], dark_scale, signal)
+    if dark_variance.size:
+        add_row(dark_variance[y, start:stop], dark_scale * dark_scale, variance)
+    if flat.size and flat_variance.size:
+        row = flat[y, start:stop]
+        divide_row(row, flat_variance[y, start:stop], flat_minimum, signal, variance)
+    elif flat.size:
+        divide_row(flat[y, start:stop], flat_variance[0], flat_minimum, signal, variance)
+
+
+@compiled
+def channel_of(numbers: Floats) -> Channel:
+    """Return the numbers of an amplifier by their names."""
+    return Channel(
+        numbers[0],
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        numbers[4],
+        numbers[5],
+        numbers[6],
+        numbers[7],
+    )
+
+
+@compiled
+def detrend_detector(
+    raw: NDArray[Any],
+    boxes: NDArray[np.int64],
+    row_levels: Floats,
+    column_levels: Floats,
+    channels: Floats,
+    matrix: Floats,
+    talks: NDArray[np.bool_],
+    threshold: float,
+    knots: Floats,
+    pieces: Floats,
+    frames: tuple[Pixels, ...],
+    flat_minimum: float,
+    masks: tuple[Planes, ...],
+    bits: int,
+    image: Pixels,
+    variance: Pixels,
+    mask: Planes,
+) -> None:
+    """Take all amplifiers from their raw sections to their boxes of the trimmed detector.
+
+    ``boxes`` (amp, column), see the module; ``row_levels`` (amp, y) and ``column_levels`` (amp, x),
+    adu, as the sections are stored; ``channels`` (amp, `Channel`); ``matrix`` and ``talks``
+    (amp, amp) of `cross_talk`; ``knots`` (amp, knot) and ``pieces`` (amp, piece, power) of
+    `polynomial_row`; ``frames`` image and variance of bias, dark and flat.
+    """
+    count = boxes.shape[0]
+    widest = boxes[:, WIDTH].max()
+    signals, read = np.empty((count, widest), np.float64), np.empty((count, widest), np.float64)
+    planes = np.empty((count, widest), np.int32)
+    turned, turned_planes = np.empty(widest, np.float64), np.empty(widest, np.int32)
+    spread = np.empty(widest, np.float64)
+    for row in range(boxes[:, HEIGHT].max()):
+        for amp in range(count):
+            box = boxes[amp]
+            if row < box[HEIGHT]:
+                width, x = box[WIDTH], box[RAW_X]
+                stored = box[HEIGHT] - 1 - row if box[READ_Y] else row
+                against = box[READ_X] != 0
+                load_row(
+                    raw[box[RAW_Y] + stored, x : x + width],
+                    row_levels[amp, stored],
+                    column_levels[amp, : width if column_levels.shape[1] else 0],
+                    channel_of(channels[amp]),
+                    turned[:width] if against else signals[amp, :width],
+                    turned_planes[:width] if against else planes[amp, :width],
+                )
+                if against:
+                    turn_row(
+                        turned[:width],
+                        turned_planes[:width],
+                        signals[amp, :width],
+                        planes[amp, :width],
+                    )
+        if matrix.size:
+            cross_talk(matrix, talks, threshold, signals, planes, read)
+        for amp in range(count):
+            box = boxes[amp]
+            if row >= box[HEIGHT]:
+                continue
+            width, start = box[WIDTH], box[TRIMMED_X]
+            stop = start + width
+            y = box[TRIMMED_Y] + (box[HEIGHT] - 1 - row if box[FLIP_Y] != box[READ_Y] else row)
+            signal, plane, noise = signals[amp, :width], planes[amp, :width], spread[:width]
+            if box[FLIP_X] != box[READ_X]:
+                turn_row(signal, plane, turned[:width], turned_planes[:width])
+                signal, plane = turned[:width], turned_planes[:width]
+            channel = channel_of(channels[amp])
+            if frames[0].size:
+                subtract_row(frames[0][y, start:stop], 1.0, signal)
+            if pieces.size:
+                polynomial_row(knots[amp], pieces[amp], signal)
+            scale_row(channel, signal, noise)
+            if frames[1].size:
+                add_row(frames[1][y, start:stop], channel.scale * channel.scale, noise)
+            respond_row(y, start, channel.dark_scale, flat_minimum, frames, signal, noise)
+            for other in masks:
+                if other.size:
+                    join_row(other[y, start:stop], bits, plane)
+            store_row(
+                signal,
+                noise,
+                plane,
+                image[y, start:stop],
+                variance[y, start:stop],
+                mask[y, start:stop],
+            )
+
+
+@compiled
+def respond_detector(
+    boxes: NDArray[np.int64],
+    channels: Floats,
+    frames: tuple[Pixels, ...],
+    flat_minimum: float,
+    image: Pixels,
+    variance: Pixels,
+    mask: Planes,
+) -> None:
+    """Subtract the dark and divide by the flat in place, for images that had to wait for it."""
+    widest = boxes[:, WIDTH].max()
+    signals, spread = np.empty(widest, np.float64), np.empty(widest, np.float64)
+    planes = np.empty(widest, np.int32)
+    for row in range(boxes[:, HEIGHT].max()):
+        for amp in range(boxes.shape[0]):
+            box = boxes[amp]
+            if row >= box[HEIGHT]:
+                continue
+            width, start, y = box[WIDTH], box[TRIMMED_X], box[TRIMMED_Y] + row
+            stop = start + width
+            signal, noise, plane = signals[:width], spread[:width], planes[:width]
+            signal[:] = image[y, start:stop]
+            noise[:] = variance[y, start:stop]
+            plane[:] = mask[y, start:stop]
+            channel = channel_of(channels[amp])
+            respond_row(y, start, channel.dark_scale, flat_minimum, frames, signal, noise)
+            store_row(
+                signal,
+                noise,
+                plane,
+                image[y, start:stop],
+                variance[y, start:stop],
+                mask[y, start:stop],
+            )
