@@ -1,0 +1,205 @@
+"""Kernels of the separation of two factors: normal equations, their inverse, and what follows.
+
+The model of a cell is ``L_de = g_d + f_d . t_e``: one number g for each row d, a vector t for each
+column e, and regressors f of the row, the first of them 1. The rows are eliminated, which leaves
+a system in ``s = (t_00, t_01, ..., t_10, ...)``. ``u_d`` is row d of its design, ``w_de f_dj``.
+Weights of 0 take a cell out. Sums run in one order, so bits depend on the input alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.compiled import compiled
+
+__all__: list[str] = []  # kernels for the modules of this package
+
+Floats = NDArray[np.float64]
+
+
+@compiled
+def add_scaled(row: Floats, factor: float, other: Floats) -> None:
+    """Add a multiple of one vector to another."""
+    for i in range(row.size):
+        row[i] += factor * other[i]
+
+
+@compiled
+def row_sums(weight: Floats, data: Floats, total: Floats, mean: Floats) -> None:
+    """Write the sum of weights and the weighted mean of each row."""
+    for d in range(weight.shape[0]):
+        w, first = 0.0, 0.0
+        for e in range(weight.shape[1]):
+            w += weight[d, e]
+            first += weight[d, e] * data[d, e]
+        total[d] = w
+        mean[d] = first / w
+
+
+@compiled
+def design_row(weight: Floats, terms: Floats, u: Floats) -> None:
+    """Write ``u_d``, from the weights and regressors of a row."""
+    count = terms.size
+    if count == 1:
+        u[:] = weight
+        return
+    for e in range(weight.size):
+        for j in range(count):
+            u[e * count + j] = weight[e] * terms[j]
+
+
+@compiled
+def normal_equations(
+    weight: Floats,
+    data: Floats,
+    terms: Floats,
+    prior: float,
+    total: Floats,
+    mean: Floats,
+    matrix: Floats,
+    right: Floats,
+) -> None:
+    """Add the system in s: the upper triangle of its matrix, and its right side.
+
+    ``prior`` is the inverse variance that keeps every t but the first of a column near 0. The
+    freedom of a constant is taken by ``v v^T / R``, v the weights of the first t of each column
+    and R their sum: it sets ``v . s`` to 0.
+    """
+    rows, columns = weight.shape
+    count = terms.shape[1]
+    u, fixed = np.empty(columns * count), np.zeros(columns * count)
+    for d in range(rows):
+        design_row(weight[d], terms[d], u)
+        for e in range(columns):
+            w = weight[d, e]
+            fixed[e * count] += w
+            for i in range(count):
+                a = w * terms[d, i]
+                right[e * count + i] += a * (data[d, e] - mean[d])
+                for j in range(i, count):
+                    matrix[e * count + i, e * count + j] += a * terms[d, j]
+        for i in range(u.size):
+            if u[i] != 0.0:
+                add_scaled(matrix[i, i:], -u[i] / total[d], u[i:])
+    whole = fixed.sum()
+    for i in range(u.size):
+        add_scaled(matrix[i, i:], fixed[i] / whole, fixed[i:])
+        if i % count:
+            matrix[i, i] += prior
+
+
+@compiled
+def factor(matrix: Floats) -> bool:
+    """Turn an upper triangle into U of ``U^T U``; whether it was positive definite."""
+    for k in range(matrix.shape[0]):
+        pivot = matrix[k, k]
+        if not pivot > 0.0:
+            return False
+        root = math.sqrt(pivot)
+        row = matrix[k, k:]
+        for i in range(row.size):
+            row[i] /= root
+        for i in range(1, row.size):
+            if row[i] != 0.0:
+                add_scaled(matrix[k + i, k + i :], -row[i], row[i:])
+    return True
+
+
+@compiled
+def solve_factored(upper: Floats, right: Floats) -> Floats:
+    """Solve ``U^T U x = b``."""
+    x = right.copy()
+    size = x.size
+    for k in range(size):
+        x[k] /= upper[k, k]
+        add_scaled(x[k + 1 :], -x[k], upper[k, k + 1 :])
+    for i in range(size - 1, -1, -1):
+        rest = x[i]
+        for k in range(i + 1, size):
+            rest -= upper[i, k] * x[k]
+        x[i] = rest / upper[i, i]
+    return x
+
+
+@compiled
+def inverse_factored(upper: Floats) -> Floats:
+    """Return the inverse of ``U^T U``."""
+    size = upper.shape[0]
+    half, out = np.zeros((size, size)), np.zeros((size, size))
+    for i in range(size):
+        row = half[i, : i + 1]
+        row[i] = 1.0
+        for k in range(i):
+            if upper[k, i] != 0.0:
+                add_scaled(row[: k + 1], -upper[k, i], half[k, : k + 1])
+        for j in range(i + 1):
+            row[j] /= upper[i, i]
+    for k in range(size):
+        row = half[k, : k + 1]
+        for i in range(k + 1):
+            if row[i] != 0.0:
+                add_scaled(out[i, : i + 1], row[i], row[: i + 1])
+    for i in range(size):
+        for j in range(i):
+            out[j, i] = out[i, j]
+    return out
+
+
+@compiled
+def back_substitute(
+    weight: Floats, terms: Floats, total: Floats, mean: Floats, s: Floats, rows: Floats
+) -> None:
+    """Write g of each row, from s."""
+    count = terms.shape[1]
+    for d in range(weight.shape[0]):
+        shift = 0.0
+        for e in range(weight.shape[1]):
+            inner = 0.0
+            for j in range(count):
+                inner += terms[d, j] * s[e * count + j]
+            shift += weight[d, e] * inner
+        rows[d] = mean[d] - shift / total[d]
+
+
+@compiled
+def propagate(
+    weight: Floats,
+    terms: Floats,
+    total: Floats,
+    covariance: Floats,
+    direction: Floats,
+    row_variance: Floats,
+    row_along: Floats,
+    leverage: Floats,
+) -> None:
+    """Write variances of the rows, their covariance with a functional, and leverages of cells.
+
+    ``covariance`` is that of s, ``direction`` the coefficients of the functional in s. The leverage
+    of a cell is its weight times the variance of its model.
+    """
+    columns = weight.shape[1]
+    count = terms.shape[1]
+    u, spread = np.empty(columns * count), np.empty(columns * count)
+    for d in range(weight.shape[0]):
+        design_row(weight[d], terms[d], u)
+        spread[:] = 0.0
+        for i in range(u.size):
+            if u[i] != 0.0:
+                add_scaled(spread, u[i] / total[d], covariance[i])
+        own, along = 0.0, 0.0
+        for i in range(u.size):
+            own += spread[i] * u[i]
+            along += spread[i] * direction[i]
+        row_variance[d] = 1.0 / total[d] + own / total[d]
+        row_along[d] = -along
+        for e in range(columns):
+            variance = row_variance[d]
+            for i in range(count):
+                a = terms[d, i]
+                variance -= 2.0 * a * spread[e * count + i]
+                for j in range(count):
+                    variance += a * terms[d, j] * covariance[e * count + i, e * count + j]
+            leverage[d, e] = weight[d, e] * variance
