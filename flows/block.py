@@ -23,7 +23,7 @@ from skyloom.flows.captured_warnings import captured_warnings
 from skyloom.flows.fingerprint import Gathered, digest, gathered_token, item_digest
 from skyloom.flows.inputs import blocks_wanted, provenance, read_input
 from skyloom.flows.step import Labels, Reduction, Step
-from skyloom.storage.records import Record, Status
+from skyloom.storage.records import Label, Record, Status
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
@@ -218,7 +218,8 @@ def _tokens(
                 tokens.append(what.fingerprint)
             case _:
                 if isinstance(item, Reduction) and what.size < item.minimum:
-                    return [], shortage(context.steps[item.product], item, what)
+                    chosen = item.chosen(step.block(labels))
+                    return [], shortage(context.steps[item.product], item, what, chosen)
                 tokens.append(gathered_token(what))
     return tokens, ""
 
@@ -229,10 +230,13 @@ def upstream_reason(step: Step, outcome: Outcome) -> str:
     return shorten(f"{outcome.step} of {block} {outcome.status}: {outcome.reason}")
 
 
-def shortage(step: Step, item: Reduction, found: Gathered) -> str:
-    """Return why a reduction is skipped."""
-    expected = step.labels[item.dim]
-    missing = [label for i, label in enumerate(expected) if not found.present >> i & 1]
+def shortage(
+    step: Step, item: Reduction, found: Gathered, chosen: frozenset[Label] | None = None
+) -> str:
+    """Return why a reduction is skipped; ``chosen`` are the labels it takes, None for all."""
+    expected = [label for label in step.labels[item.dim] if chosen is None or label in chosen]
+    present = step.positions[item.dim]
+    missing = [label for label in expected if not found.present >> present[label] & 1]
     names = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
     return (
         f"needs at least {item.minimum} blocks of {item.product} along {item.dim}, has "

@@ -90,6 +90,8 @@ def read_input(
         return store.read_block(item.product, block)
     if not block[item.dim]:
         return None
+    if item.lazy:
+        return store.read_block(item.product, block, lazy=True)
     if len(block) - 1 == len(step.dims):
         return store.read_block(item.product, block)
     # Several blocks of this step share the reduction: read it once a process, not once a block.

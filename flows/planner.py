@@ -23,7 +23,7 @@ from skyloom.flows.plan import (
     StepPlan,
 )
 from skyloom.flows.step import Constant, Input, Labels, Lookup, Reduction, Same, Step
-from skyloom.storage.records import Record
+from skyloom.storage.records import Label, Record
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
@@ -192,20 +192,27 @@ class _Planner:
                 f"flow can be reduced, {item.product!r} is not one"
             )
         block = input_block(step, item, labels, made_by.dims)
-        key = (item.product, item.dim, *block.values())
+        chosen = item.chosen(step.block(labels))
+        key = (item.product, item.dim, chosen, *block.values())
         if key not in self._reductions:
-            self._reductions[key] = self._gather(made_by, item, block)
+            self._reductions[key] = self._gather(made_by, item, block, chosen)
         what, expected = self._reductions[key]
         if expected.size < item.minimum:
-            return Unavailable(shortage(made_by, item, expected)), ""
+            return Unavailable(shortage(made_by, item, expected, chosen)), ""
         return what, gathered_token(expected)
 
     def _gather(
-        self, made_by: Step, item: Reduction, block: Mapping[str, Any]
+        self,
+        made_by: Step,
+        item: Reduction,
+        block: Mapping[str, Any],
+        chosen: frozenset[Label] | None,
     ) -> tuple[Planned, Gathered]:
         planned = self._planned[item.product]
         known, expected, pending = Gathered(), Gathered(), []
         for position, label in enumerate(made_by.labels[item.dim]):
+            if chosen is not None and label not in chosen:
+                continue
             wanted = tuple(label if dim == item.dim else block[dim] for dim in made_by.dims)
             upstream = planned[wanted]
             if upstream.state == "blocked":

@@ -59,13 +59,25 @@ class Lookup:
 class Reduction:
     """All blocks along ``dim`` that could be made, stacked; skipped with fewer than ``minimum``.
 
-    With ``minimum=0`` the algorithm may get none at all: the input is then absent.
+    With ``minimum=0`` the algorithm may get none at all: the input is then absent. With
+    ``among=(dim, table)`` only those in ``table[label of the block along dim]`` are taken: of
+    all exposures those through one filter. ``lazy`` ones are read piece by piece as they are
+    indexed: for blocks that together do not fit into memory.
     """
 
     name: str
     product: str
     dim: str
     minimum: int = 1
+    among: tuple[str, Mapping[Label, Labels]] | None = None
+    lazy: bool = False
+
+    def chosen(self, block: Mapping[str, Label]) -> frozenset[Label] | None:
+        """Return the labels that a block takes; None for all there are."""
+        if self.among is None:
+            return None
+        dim, table = self.among
+        return frozenset(table.get(block[dim], ()))
 
 
 @dataclass(frozen=True, slots=True)

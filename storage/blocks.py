@@ -8,17 +8,20 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import SchemaError
 from skyloom.storage.chunks import Chunks
 from skyloom.storage.layout import Layout
+from skyloom.storage.lazy import windowed
 from skyloom.storage.notes import noted_coords, read_notes
 from skyloom.storage.records import Label, plain
 
 __all__ = ["assemble_blocks", "block_arrays"]
 
-_PADDED: Final = (v.Y, v.X)
+_PADDED: Final = (v.Y, v.X, v.BIN_Y, v.BIN_X, v.SAMPLE)
 """Dimensions along which a block may be smaller than the product: detectors differ."""
 
 
@@ -99,8 +102,47 @@ def _targets(data: xr.Dataset, layout: Layout) -> tuple[dict[str, NDArray[np.int
     return targets, problems
 
 
-def assemble_blocks(chunks: Chunks, block: Mapping[str, Label | Sequence[Label]]) -> xr.Dataset:
-    """Read blocks into one dataset; see `Store.read_block`."""
+class _StoredVariable(BackendArray):
+    """One variable of some blocks, read when it is indexed: pixels stay where they are."""
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        name: str,
+        rows: Sequence[NDArray[np.intp]],
+        several: Sequence[bool],
+    ) -> None:
+        variable = chunks.layout.variable(name)
+        self._chunks, self._name, self._rows, self._several = chunks, name, rows, several
+        counts = tuple(len(row) for row, keep in zip(rows, several, strict=True) if keep)
+        self.shape = (*counts, *chunks.layout.shape(variable)[len(rows) :])
+        self.dtype = np.dtype(variable.dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        keys = iter(key)
+        rows, outer = [], []
+        for row, keep in zip(self._rows, self._several, strict=True):
+            chosen = next(keys) if keep else 0
+            rows.append(np.atleast_1d(row[chosen]))
+            outer.append(0 if np.ndim(row[chosen]) == 0 else slice(None))
+        inner = list(keys)
+        window, rest = windowed(inner, self.shape[len(self.shape) - len(inner) :])
+        values = self._chunks.read(self._name, rows, window=window)[tuple(outer)]
+        lead = sum(isinstance(part, slice) for part in outer)
+        for axis in reversed(range(len(rest))):  # outer indexing: one dimension after the other
+            values = values[(*(slice(None),) * (lead + axis), rest[axis])]
+        return values
+
+
+def assemble_blocks(
+    chunks: Chunks, block: Mapping[str, Label | Sequence[Label]], *, lazy: bool = False
+) -> xr.Dataset:
+    """Read blocks into one dataset, or only when they are indexed; see `Store.read_block`."""
     layout = chunks.layout
     schema = layout.schema
     several = [dim for dim, found in block.items() if not isinstance(found, str | int | np.integer)]
@@ -118,9 +160,15 @@ def assemble_blocks(chunks: Chunks, block: Mapping[str, Label | Sequence[Label]]
     squeeze = tuple(slice(None) if dim in several else 0 for dim in schema.block)
     variables = {}
     for variable in schema.variables:
-        values = chunks.read(variable.name, rows)[squeeze]
         dims = tuple(dim for dim in variable.dims if dim in several or dim not in schema.block)
-        array = xr.DataArray(values, dims=dims, attrs=variable.attributes())
+        values: Any
+        if lazy:
+            kept = [dim in several for dim in schema.block]
+            stored = _StoredVariable(chunks, variable.name, rows, kept)
+            values = indexing.LazilyIndexedArray(stored)
+        else:
+            values = chunks.read(variable.name, rows)[squeeze]
+        array = xr.Variable(dims, values, variable.attributes())
         variables[variable.name] = array.isel(
             {dim: index for dim, index in take.items() if dim in dims}
         )
@@ -133,7 +181,20 @@ def assemble_blocks(chunks: Chunks, block: Mapping[str, Label | Sequence[Label]]
     dataset = xr.Dataset(variables, coords=coords, attrs=dict(layout.attrs))
     if schema.scalar_coords and notes.size == 1:
         dataset = dataset.assign_coords(noted_coords(notes.ravel()[0]))
+    elif schema.scalar_coords and len(several) == 1:
+        dataset = dataset.assign_coords(_stacked_coords(notes.ravel().tolist(), several[0]))
     return dataset
+
+
+def _stacked_coords(notes: Sequence[Mapping[str, Any]], dim: str) -> dict[str, xr.Variable]:
+    """Return the scalar coordinates that all blocks have, along the dimension they differ in."""
+    each = [noted_coords(note) for note in notes]
+    shared = [name for name in each[0] if all(name in coords for coords in each)]
+    return {
+        name: xr.Variable(dim, [coords[name].values[()] for coords in each], each[0][name].attrs)
+        for name in shared
+        if all(coords[name].ndim == 0 for coords in each)
+    }
 
 
 def _takes(

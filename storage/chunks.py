@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -22,7 +22,10 @@ from skyloom.storage.layout import Layout
 from skyloom.storage.notes import read_notes
 from skyloom.storage.objects import Objects, medium_errors
 
-__all__ = ["Chunks", "create_array", "resize_array"]
+__all__ = ["Chunks", "Window", "create_array", "resize_array"]
+
+Window: TypeAlias = tuple[slice, ...]
+"""Extent along each dimension that is not a block dimension; starts and stops are given."""
 
 
 def _codecs(variable: Variable) -> list[Any]:
@@ -88,7 +91,11 @@ class Chunks:
         return int(values.nbytes)
 
     def read(
-        self, name: str, rows: Sequence[NDArray[np.intp]], done: NDArray[np.bool_] | None = None
+        self,
+        name: str,
+        rows: Sequence[NDArray[np.intp]],
+        done: NDArray[np.bool_] | None = None,
+        window: Window | None = None,
     ) -> NDArray[Any]:
         """Read blocks of one variable.
 
@@ -101,6 +108,8 @@ class Chunks:
         done : array of bool, optional
             Which of these blocks are done, block dims; the others come back as fill values
             whatever is on disk. By default all have to be there.
+        window : tuple of slice, optional
+            Extent along each of the variable's other dimensions; all of them by default.
 
         Returns
         -------
@@ -116,16 +125,16 @@ class Chunks:
         variable = layout.variable(name)
         counts = tuple(len(row) for row in rows)
         done = np.ones(counts, bool) if done is None else done
-        shape = (*counts, *layout.shape(variable)[len(rows) :])
+        window = window or tuple(slice(0, size) for size in layout.shape(variable)[len(rows) :])
+        shape = (*counts, *(extent.stop - extent.start for extent in window))
         if not done.any():
             return np.full(shape, variable.fill, variable.dtype)
         array = self._array(name)
-        rest = tuple(slice(0, size) for size in shape[len(rows) :])
         try:
-            values = np.asarray(array.oindex[(*map(_compact, rows), *rest)])
+            values = np.asarray(array.oindex[(*map(_compact, rows), *window)])
         except Exception:  # whatever a codec makes of damaged bytes
-            values = self._read_singly(name, rows, done, shape)
-        self._require(name, values, rows, done)
+            values = self._read_singly(name, rows, done, window)
+        self._require(name, values, rows, done, window)
         if not done.all():
             values[~done] = variable.fill
         return values
@@ -162,20 +171,35 @@ class Chunks:
         # A chunk that happens to be all fill must exist: only then is absence an error.
         return array.with_config({"write_empty_chunks": True})
 
-    def _windows(self, variable: Variable) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Yield chunk index and extent along the dimensions that are not block dimensions."""
+    def _parts(
+        self, variable: Variable, window: Window
+    ) -> Iterator[tuple[tuple[int, ...], Window, Window, Window]]:
+        """Yield the chunks along the other dimensions that a window touches.
+
+        Each with its index, its extent, the part of it in the window, and where in the window
+        that part lies.
+        """
         depth = len(self.layout.schema.block)
         shape = self.layout.shape(variable)[depth:]
         chunks = self.layout.chunks(variable)[depth:]
-        counts = [range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True)]
-        for index in itertools.product(*counts):
-            yield (
-                index,
-                tuple(
-                    slice(i * chunk, min(size, (i + 1) * chunk))
-                    for i, chunk, size in zip(index, chunks, shape, strict=True)
-                ),
+        touched = [
+            range(extent.start // chunk, -(-extent.stop // chunk))
+            for extent, chunk in zip(window, chunks, strict=True)
+        ]
+        for index in itertools.product(*touched):
+            whole = tuple(
+                slice(i * chunk, min(size, (i + 1) * chunk))
+                for i, chunk, size in zip(index, chunks, shape, strict=True)
             )
+            part = tuple(
+                slice(max(extent.start, given.start), min(extent.stop, given.stop))
+                for extent, given in zip(whole, window, strict=True)
+            )
+            local = tuple(
+                slice(extent.start - given.start, extent.stop - given.start)
+                for extent, given in zip(part, window, strict=True)
+            )
+            yield index, whole, part, local
 
     def _require(
         self,
@@ -183,28 +207,27 @@ class Chunks:
         values: NDArray[Any],
         rows: Sequence[NDArray[np.intp]],
         done: NDArray[np.bool_],
+        window: Window,
     ) -> None:
         """Raise if a chunk is missing. Only what reads as fill throughout can be."""
         variable = self.layout.variable(name)
         depth = len(rows)
-        for index, window in self._windows(variable):
-            part = values[(slice(None),) * depth + window]
+        for index, extent, _, local in self._parts(variable, window):
+            part = values[(slice(None),) * depth + local]
             empty = np.isnan(part) if _nan_fill(variable) else part == variable.fill
             blank = empty.all(axis=tuple(range(depth, part.ndim))) & done
             for where in np.argwhere(blank):
                 place = tuple(int(row[i]) for row, i in zip(rows, where, strict=True))
                 key = self._key(name, place, index)
-                if not self._objects.exists(key) and self._expected(variable, place, window):
+                if not self._objects.exists(key) and self._expected(variable, place, extent):
                     raise ChecksumError(self._message(name, place, key, "is missing"))
 
-    def _expected(
-        self, variable: Variable, place: tuple[int, ...], window: tuple[slice, ...]
-    ) -> bool:
+    def _expected(self, variable: Variable, place: tuple[int, ...], chunk: Window) -> bool:
         """Return whether a block had reached this far along a growable dimension."""
         depth = len(place)
         growable = [
             (dim, extent.start)
-            for dim, extent in zip(variable.dims[depth:], window, strict=True)
+            for dim, extent in zip(variable.dims[depth:], chunk, strict=True)
             if dim in self.layout.schema.growable and extent.start
         ]
         if not growable:
@@ -217,19 +240,20 @@ class Chunks:
         name: str,
         rows: Sequence[NDArray[np.intp]],
         done: NDArray[np.bool_],
-        shape: tuple[int, ...],
+        window: Window,
     ) -> NDArray[Any]:
         """Read chunk by chunk to find the damaged one; blocks that are not done may be."""
         variable = self.layout.variable(name)
         array = self._array(name)
+        shape = (*done.shape, *(extent.stop - extent.start for extent in window))
         values = np.full(shape, variable.fill, variable.dtype)
         for found in np.argwhere(done):
             where = tuple(int(i) for i in found)
             place = tuple(int(row[i]) for row, i in zip(rows, where, strict=True))
-            for index, window in self._windows(variable):
+            for index, _, part, local in self._parts(variable, window):
                 key = self._key(name, place, index)
-                here: tuple[int | slice, ...] = (*where, *window)
-                there: tuple[int | slice, ...] = (*place, *window)
+                here: tuple[int | slice, ...] = (*where, *local)
+                there: tuple[int | slice, ...] = (*place, *part)
                 try:
                     values[here] = array[there]
                 except OSError as error:

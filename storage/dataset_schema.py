@@ -92,6 +92,8 @@ class ProductSchema:
         Step whose records say which blocks are done; "" for the product's own name.
     scalar_coords : bool
         Keep the scalar coordinates of every block (exposure time, observation type, ...).
+    tile : mapping of str to int
+        Chunk length along dimensions of which parts are read; whole blocks along the others.
     description : str
         One line for the documentation.
     """
@@ -105,12 +107,17 @@ class ProductSchema:
     step: str = ""
     scalar_coords: bool = False
     description: str = ""
+    tile: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a schema that contradicts itself."""
         problems = [
             f"{what} {dims} is not among the dims {self.dims}"
-            for what, dims in (("block", self.block), ("growable", self.growable))
+            for what, dims in (
+                ("block", self.block),
+                ("growable", self.growable),
+                ("tile", tuple(self.tile)),
+            )
             if not set(dims) <= set(self.dims)
         ]
         depth = len(self.block)
@@ -170,6 +177,7 @@ class ProductSchema:
             "step": self.step,
             "scalar_coords": self.scalar_coords,
             "description": self.description,
+            **({"tile": dict(self.tile)} if self.tile else {}),
             "variables": [
                 {
                     "name": var.name,
@@ -206,6 +214,7 @@ class ProductSchema:
             block=tuple(content["block"]),
             growable=tuple(content["growable"]),
             description=content["description"],
+            tile=dict(content.get("tile", {})),
             variables=tuple(variables),
             **rest,
         )

@@ -177,13 +177,15 @@ class Layout:
         return tuple(self.length(dim) for dim in variable.dims)
 
     def chunks(self, variable: Variable) -> tuple[int, ...]:
-        """Return the chunk shape of a variable: one block, or a piece of one that can grow."""
+        """Return the chunk shape of a variable: one block, or tiles of it."""
         return tuple(self._chunk(dim) for dim in variable.dims)
 
     def _chunk(self, dim: str) -> int:
         if dim in self.schema.block:
             return 1
-        return GROWTH if dim in self.schema.growable else max(1, self.length(dim))
+        if dim in self.schema.growable:
+            return GROWTH
+        return max(1, min(self.length(dim), self.schema.tile.get(dim, self.length(dim))))
 
     def place(self, block: Mapping[str, Label]) -> tuple[int, ...]:
         """Return the position of a block along the block dimensions.

@@ -7,6 +7,7 @@ were not done when the product was opened read as fill values, whatever lies on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import dask.array as da
@@ -15,12 +16,14 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from skyloom.storage.chunks import Window
+from skyloom.storage.dataset_schema import Variable
 from skyloom.storage.layout import Layout
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
-__all__ = ["gathered_chunks", "open_lazily"]
+__all__ = ["gathered_chunks", "open_lazily", "windowed"]
 
 _TARGET_BYTES: Final = 64 * 2**20
 _LARGE_BYTES: Final = 2**20
@@ -47,13 +50,41 @@ class _LazyVariable:
             np.atleast_1d(np.arange(size)[part])
             for size, part in zip(self._done.shape, keys, strict=False)
         ]
-        chunks = self._store.chunks(self._product)
-        values = chunks.read(self._name, rows, self._done[np.ix_(*rows)])
         # The product may have grown since: keep to the shape it had when opened.
-        inner = tuple(slice(0, size) for size in self.shape[depth:])
+        window, rest = windowed(keys[depth:], self.shape[depth:])
+        chunks = self._store.chunks(self._product)
+        values = chunks.read(self._name, rows, self._done[np.ix_(*rows)], window)
         squeeze = tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in keys)
-        values = values[(*(slice(None),) * depth, *inner)]
-        return values[(*squeeze[:depth], *keys[depth:])]
+        return values[(*squeeze[:depth], *rest)]
+
+
+def windowed(keys: Sequence[Any], shape: Sequence[int]) -> tuple[Window, tuple[Any, ...]]:
+    """Return the smallest window that holds what keys choose, and the keys inside of it.
+
+    Examples
+    --------
+    >>> windowed((slice(2, None), 5, [7, 4]), (10, 10, 10))
+    ((slice(2, 10, None), slice(5, 6, None), slice(4, 8, None)), (slice(0, 8, 1), 0, array([3, 0])))
+    """
+    window: list[slice] = []
+    inside: list[Any] = []
+    for key, size in zip(keys, shape, strict=True):
+        if isinstance(key, slice):
+            chosen = range(size)[key]
+            low, high = (min(chosen), max(chosen) + 1) if chosen else (0, 0)
+            window.append(slice(low, high))
+            stop = chosen.stop - low
+            inside.append(slice(chosen.start - low, stop if stop >= 0 else None, chosen.step))
+        elif isinstance(key, int | np.integer):
+            place = range(size)[key]
+            window.append(slice(place, place + 1))
+            inside.append(0)
+        else:
+            places = np.arange(size)[np.asarray(key)]
+            low, high = (int(places.min()), int(places.max()) + 1) if places.size else (0, 0)
+            window.append(slice(low, high))
+            inside.append(places - low)
+    return tuple(window), tuple(inside)
 
 
 def gathered_chunks(shape: tuple[int, ...], block_dims: int, itemsize: int) -> tuple[int, ...]:
@@ -88,6 +119,14 @@ def gathered_chunks(shape: tuple[int, ...], block_dims: int, itemsize: int) -> t
     return (*chunks, *inner)
 
 
+def _tiled(chunks: tuple[int, ...], layout: Layout, variable: Variable) -> tuple[int, ...]:
+    """Return chunks no longer than the stored ones along tiled dimensions."""
+    tile = layout.schema.tile
+    return tuple(
+        min(chunk, tile.get(dim, chunk)) for dim, chunk in zip(variable.dims, chunks, strict=True)
+    )
+
+
 def open_lazily(store: Store, layout: Layout, done: NDArray[np.bool_], stamp: int) -> xr.Dataset:
     """Return a product as a lazy dataset.
 
@@ -115,7 +154,9 @@ def open_lazily(store: Store, layout: Layout, done: NDArray[np.bool_], stamp: in
         shape = layout.shape(variable)
         array = da.from_array(
             lazy,
-            chunks=gathered_chunks(shape, len(schema.block), lazy.dtype.itemsize),
+            chunks=_tiled(
+                gathered_chunks(shape, len(schema.block), lazy.dtype.itemsize), layout, variable
+            ),
             name=f"{schema.name}-{variable.name}-{token}",
             fancy=False,
             meta=np.empty((0,) * len(shape), lazy.dtype),

@@ -276,7 +276,13 @@ class Store:
         written = sum(chunks.write(name, place, values) for name, values in arrays.items())
         return written + chunks.write(BLOCK_NOTE, place, note)
 
-    def read_block(self, product: str, block: Mapping[str, Label | Sequence[Label]]) -> xr.Dataset:
+    def read_block(
+        self,
+        product: str,
+        block: Mapping[str, Label | Sequence[Label]],
+        *,
+        lazy: bool = False,
+    ) -> xr.Dataset:
         """Read one block, or several along dimensions for which a sequence of labels is given.
 
         Parameters
@@ -286,18 +292,21 @@ class Store:
         block : mapping of str to label or sequence of labels
             Along each block dimension one label (the dimension becomes a scalar coordinate)
             or several (it stays a dimension, in the given order).
+        lazy : bool
+            Read only what is indexed, when it is, in the thread that does it.
 
         Returns
         -------
         Dataset
-            In memory. Padding is cut off: a block comes back as it was written.
+            In memory, or lazily indexed. Padding is cut off: a block comes back as it was
+            written. Scalar coordinates of several blocks lie along their dimension.
 
         Raises
         ------
         ChecksumError
             If a chunk is damaged or missing, as in a block that was never written.
         """
-        return assemble_blocks(self.chunks(product), block)
+        return assemble_blocks(self.chunks(product), block, lazy=lazy)
 
     # Records --------------------------------------------------------------------------------
 
