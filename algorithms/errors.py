@@ -1,4 +1,4 @@
-"""The exceptions that skyloom raises on purpose, one family.
+"""The exceptions that skyloom raises on purpose, one family, and the warnings it gives.
 
 Misuse of a function (a wrong argument) raises ``ValueError``, ``KeyError`` or ``TypeError``
 as everywhere in Python. Everything a pipeline may want to tell apart descends from
@@ -9,11 +9,18 @@ __all__ = [
     "ChecksumError",
     "ConfigurationError",
     "DegenerateFitError",
+    "DroppedInputWarning",
+    "EmptyBackgroundWarning",
+    "ExtrapolationWarning",
     "GeometryError",
     "IngestError",
     "NoUsableDataError",
+    "NonFiniteVarianceWarning",
+    "ReducedInterpolationWarning",
+    "ReducedOrderWarning",
     "SchemaError",
     "SkyloomError",
+    "SkyloomWarning",
     "StoreError",
 ]
 
@@ -52,3 +59,31 @@ class NoUsableDataError(SkyloomError, ValueError):
 
 class DegenerateFitError(SkyloomError, ValueError):
     """A fit does not determine what it is asked for, and no gauge or prior settles it."""
+
+
+class SkyloomWarning(UserWarning):
+    """Base of every warning that skyloom gives: the result stands, but knows less than asked."""
+
+
+class ReducedInterpolationWarning(SkyloomWarning):
+    """There are too few bins for the style of interpolation; a simpler one is used."""
+
+
+class ReducedOrderWarning(SkyloomWarning):
+    """There are too few bins for the order of a polynomial; a lower one is used."""
+
+
+class ExtrapolationWarning(SkyloomWarning):
+    """Values lie outside the measured region."""
+
+
+class EmptyBackgroundWarning(SkyloomWarning):
+    """A background has no good bin."""
+
+
+class DroppedInputWarning(SkyloomWarning):
+    """Inputs that cannot be used were left out."""
+
+
+class NonFiniteVarianceWarning(SkyloomWarning):
+    """Bins without a positive, finite variance were left out of a weighted fit."""

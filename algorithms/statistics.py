@@ -194,11 +194,11 @@ def clipped_statistics(
             "mean": moments["mean"].assign_attrs(units=units),
             "median": moments["median"].assign_attrs(units=units),
             "stdev": (variance**0.5).assign_attrs(units=units),
-            "variance": variance.assign_attrs(units=_squared(units)),
+            "variance": variance.assign_attrs(units=squared_units(units)),
             "iqr": moments["iqr"].assign_attrs(units=units),
             "mean_variance": (
                 variance / moments["count_used"].where(moments["count_used"] > 0)
-            ).assign_attrs(units=_squared(units)),
+            ).assign_attrs(units=squared_units(units)),
             "count": moments["count"].astype(np.int64).assign_attrs(units=""),
             "count_used": moments["count_used"].astype(np.int64).assign_attrs(units=""),
         }
@@ -234,7 +234,7 @@ def _check_mask(image: xr.DataArray, mask: xr.DataArray, dims: list[Hashable]) -
         raise ValueError(f"mask has shape {dict(mask.sizes)}, the image has {dict(image.sizes)}")
 
 
-def _squared(units: str) -> str:
+def squared_units(units: str) -> str:
     """Return the square of a unit as astropy reads it: ``electron/adu`` to ``electron2/adu2``."""
     return re.sub(
         r"([A-Za-z_]+)(?:\*\*|\^)?(-?\d+)?",

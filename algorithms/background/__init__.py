@@ -1,0 +1,60 @@
+"""Binned models of the background of an image: measured, rendered, fitted, filled, added.
+
+A background is a Dataset over ``bin_y``, ``bin_x`` with ``level`` [unit of the image],
+``variance`` [of the level, unit squared], ``count``, ``count_used`` and ``flags``; its attribute
+``box`` is the half-open box ``[y_start, y_stop, x_start, x_stop]`` of parent pixels that the bins
+tile. NaN levels are bins without a valid pixel. No function changes its input.
+"""
+
+from skyloom.algorithms.background.binning import BinStatistics, bin_image
+from skyloom.algorithms.background.chebyshev import (
+    ChebyshevFit,
+    chebyshev_design,
+    chebyshev_image,
+    chebyshev_terms,
+    fit_background,
+    fit_chebyshev,
+)
+from skyloom.algorithms.background.filling import fill_bad, harmonic_fill, smooth_ignoring_bad
+from skyloom.algorithms.background.geometry import (
+    Box,
+    bin_centers,
+    bin_count,
+    bin_edges,
+    box_of_background,
+    box_of_image,
+)
+from skyloom.algorithms.background.interpolation import interpolate, interpolation_matrix
+from skyloom.algorithms.background.measurement import (
+    REJECTED_PLANES,
+    BackgroundParameters,
+    measure_background,
+)
+from skyloom.algorithms.background.rendering import render_background, render_grid
+
+__all__ = [
+    "REJECTED_PLANES",
+    "BackgroundParameters",
+    "BinStatistics",
+    "Box",
+    "ChebyshevFit",
+    "bin_centers",
+    "bin_count",
+    "bin_edges",
+    "bin_image",
+    "box_of_background",
+    "box_of_image",
+    "chebyshev_design",
+    "chebyshev_image",
+    "chebyshev_terms",
+    "fill_bad",
+    "fit_background",
+    "fit_chebyshev",
+    "harmonic_fill",
+    "interpolate",
+    "interpolation_matrix",
+    "measure_background",
+    "render_background",
+    "render_grid",
+    "smooth_ignoring_bad",
+]
