@@ -7,23 +7,18 @@ charge of the image does not change (Coulton et al. 2018).
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
-import scipy.signal
 import xarray as xr
 from numpy.typing import NDArray
 from pydantic import Field
 
+from skyloom.algorithms.detrend.potential_kernels import iterate
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import DIMENSIONLESS, ELECTRON, KERNEL_X, KERNEL_Y, X, Y
 
 __all__ = ["CorrectionParameters", "correct_brighter_fatter", "corrected_image"]
 
 Floats = NDArray[np.float64]
-
-HALF: Final = 0.5
-"""On average, charge feels half of the charge that is there at the end of the exposure."""
 
 
 class CorrectionParameters(Parameters):
@@ -35,39 +30,33 @@ class CorrectionParameters(Parameters):
     )
 
 
-def _flow(values: Floats, potential: Floats, good: NDArray[np.bool_]) -> Floats:
-    """Return div(F grad P), zero through the border of the image and of bad pixels."""
-    out = np.zeros_like(values)
-    for ahead, behind in (
-        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
-        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-    ):
-        through = HALF * (values[ahead] + values[behind]) * (potential[ahead] - potential[behind])
-        through *= good[ahead] & good[behind]
-        out[behind] += through
-        out[ahead] -= through
-    return out
-
-
 def corrected_image(
     image: NDArray[np.floating], kernel: Floats, iterations: int, threshold: float
 ) -> tuple[NDArray[np.floating], np.int64, np.float64]:
-    """Correct one image (y, x); also return the number of iterations and the last change."""
+    """Correct one image (y, x); also return the number of iterations and the last change.
+
+    The image is in electron, the kernel (kernel_y, kernel_x) in 1/electron with odd sides no
+    larger than the image. No charge flows through the borders of non-finite pixels, which stay.
+    """
     good = np.isfinite(image)
     if not good.any() or not kernel.any():
         return image.copy(), np.int64(0), np.float64(0.0)
-    observed = np.where(good, image, np.median(image[good])).astype(np.float64)
-    ring = tuple((size // 2, size // 2) for size in kernel.shape)
-    values, change, step = observed, np.inf, 0
+    bad = None if good.all() else ~good
+    observed = image.astype(np.float64)
+    if bad is not None:
+        observed[bad] = np.median(image[good])
+    # the kernel runs against the axes in a convolution
+    taps = np.ascontiguousarray(kernel[::-1, ::-1], dtype=np.float64)
+    values, spare = observed, [np.empty_like(observed) for _ in range(2)]
+    change, step = np.inf, 0
     while step < iterations and change >= threshold:
-        # mirrored margins, so that the border of the image does not look like a wall of charge
-        padded = np.pad(values, ring, mode="symmetric")
-        potential = scipy.signal.oaconvolve(padded, kernel, mode="valid")
-        previous = values
-        values = observed + HALF * _flow(values, potential, good)
-        change = float(np.abs(values - previous).mean())
+        corrected = spare[step % 2]
+        change = iterate(observed, values, good, taps, corrected)
+        values = corrected
         step += 1
-    result = np.where(good, values, np.nan).astype(image.dtype)
+    result = values.astype(image.dtype)
+    if bad is not None:
+        result[bad] = image[bad]
     return result, np.int64(step), np.float64(change)
 
 
