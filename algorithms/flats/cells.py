@@ -158,9 +158,10 @@ def _channel_dims(level: xr.DataArray) -> tuple[str, ...]:
         dims = (v.DETECTOR, v.AMP)
     if 0 in level.shape:
         raise NoUsableDataError(f"there are no levels: {dict(level.sizes)}")
+    indexes = dict(level.indexes)
     for name in (*dims, v.EXPOSURE):
-        if name in level.indexes and not level.indexes[name].is_unique:
-            index = level.indexes[name]
+        index = indexes.get(name)
+        if index is not None and not index.is_unique:
             twice = index[index.duplicated()].unique().tolist()
             raise ValueError(f"{name} {', '.join(map(str, twice))} occurs more than once")
     return dims
@@ -171,10 +172,10 @@ def _like(array: xr.DataArray, table: xr.DataArray, name: str) -> Floats:
     foreign = [str(dim) for dim in array.dims if dim not in table.dims]
     if foreign:
         raise ValueError(f"{name} has dimensions {foreign} that level, {table.dims}, has not")
+    own, wanted = dict(array.indexes), dict(table.indexes)
     for dim in array.dims:
-        labelled = dim in array.indexes and dim in table.indexes
-        if labelled and not array.indexes[dim].equals(table.indexes[dim]):
-            array = array.reindex({dim: table.indexes[dim]})
+        if dim in own and dim in wanted and not own[dim].equals(wanted[dim]):
+            array = array.reindex({dim: wanted[dim]})
         elif array.sizes[dim] != table.sizes[dim]:
             raise ValueError(
                 f"{name} has {array.sizes[dim]} along {dim!r}, level has {table.sizes[dim]}"

@@ -35,6 +35,8 @@ def connected_components(usable: NDArray[np.bool_]) -> tuple[Labels, Labels]:
     >>> connected_components(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool))
     (array([ 0,  1, -1]), array([0, 0, 1]))
     """
+    if usable.all():
+        return np.zeros(usable.shape[0], np.int64), np.zeros(usable.shape[1], np.int64)
     channels = np.full(usable.shape[0], NONE)
     exposures = np.full(usable.shape[1], NONE)
     number = 0

@@ -52,6 +52,18 @@ def design_row(weight: Floats, terms: Floats, u: Floats) -> None:
 
 
 @compiled
+def subtract_rows(matrix: Floats, a: Floats, b: Floats, c: Floats, d: Floats) -> None:
+    """Subtract the upper triangle of ``a a^T + b b^T + c c^T + d d^T``."""
+    for i in range(a.size):
+        p, q, r, s = a[i], b[i], c[i], d[i]
+        if p == 0.0 and q == 0.0 and r == 0.0 and s == 0.0:
+            continue
+        row, e, f, g, h = matrix[i, i:], a[i:], b[i:], c[i:], d[i:]
+        for j in range(row.size):
+            row[j] -= p * e[j] + q * f[j] + r * g[j] + s * h[j]
+
+
+@compiled
 def normal_equations(
     weight: Floats,
     data: Floats,
@@ -70,24 +82,37 @@ def normal_equations(
     """
     rows, columns = weight.shape
     count = terms.shape[1]
-    u, fixed = np.empty(columns * count), np.zeros(columns * count)
+    fixed = np.zeros(columns * count)
+    block = np.zeros((4, columns * count))
     for d in range(rows):
+        u = block[d % 4]
         design_row(weight[d], terms[d], u)
-        for e in range(columns):
-            w = weight[d, e]
-            fixed[e * count] += w
-            for i in range(count):
-                a = w * terms[d, i]
-                right[e * count + i] += a * (data[d, e] - mean[d])
-                for j in range(i, count):
-                    matrix[e * count + i, e * count + j] += a * terms[d, j]
+        middle = mean[d]
+        if count == 1:
+            for e in range(columns):
+                fixed[e] += u[e]
+                right[e] += u[e] * (data[d, e] - middle)
+        else:
+            for e in range(columns):
+                w = weight[d, e]
+                fixed[e * count] += w
+                for i in range(count):
+                    a = w * terms[d, i]
+                    right[e * count + i] += a * (data[d, e] - middle)
+                    for j in range(i, count):
+                        matrix[e * count + i, e * count + j] += a * terms[d, j]
+        root = math.sqrt(total[d])
         for i in range(u.size):
-            if u[i] != 0.0:
-                add_scaled(matrix[i, i:], -u[i] / total[d], u[i:])
+            u[i] /= root
+        if d % 4 == 3 or d == rows - 1:
+            subtract_rows(matrix, block[0], block[1], block[2], block[3])
+            block[:] = 0.0
     whole = fixed.sum()
-    for i in range(u.size):
+    for i in range(fixed.size):
         add_scaled(matrix[i, i:], fixed[i] / whole, fixed[i:])
-        if i % count:
+        if count == 1:
+            matrix[i, i] += fixed[i]
+        elif i % count:
             matrix[i, i] += prior
 
 
@@ -182,24 +207,37 @@ def propagate(
     """
     columns = weight.shape[1]
     count = terms.shape[1]
-    u, spread = np.empty(columns * count), np.empty(columns * count)
+    size = columns * count
+    u, spread = np.empty(size), np.empty(size)
     for d in range(weight.shape[0]):
         design_row(weight[d], terms[d], u)
         spread[:] = 0.0
-        for i in range(u.size):
-            if u[i] != 0.0:
-                add_scaled(spread, u[i] / total[d], covariance[i])
+        i = 0
+        while i + 4 <= size:
+            p, q, r, s = u[i], u[i + 1], u[i + 2], u[i + 3]
+            a, b, c, f = covariance[i], covariance[i + 1], covariance[i + 2], covariance[i + 3]
+            for j in range(size):
+                spread[j] += p * a[j] + q * b[j] + r * c[j] + s * f[j]
+            i += 4
+        while i < size:
+            add_scaled(spread, u[i], covariance[i])
+            i += 1
         own, along = 0.0, 0.0
-        for i in range(u.size):
-            own += spread[i] * u[i]
-            along += spread[i] * direction[i]
-        row_variance[d] = 1.0 / total[d] + own / total[d]
-        row_along[d] = -along
-        for e in range(columns):
-            variance = row_variance[d]
-            for i in range(count):
-                a = terms[d, i]
-                variance -= 2.0 * a * spread[e * count + i]
-                for j in range(count):
-                    variance += a * terms[d, j] * covariance[e * count + i, e * count + j]
-            leverage[d, e] = weight[d, e] * variance
+        for j in range(size):
+            spread[j] /= total[d]
+            own += spread[j] * u[j]
+            along += spread[j] * direction[j]
+        variance = (1.0 + own) / total[d]
+        row_variance[d], row_along[d] = variance, -along
+        if count == 1:
+            for e in range(columns):
+                leverage[d, e] = weight[d, e] * (variance - 2.0 * spread[e] + covariance[e, e])
+        else:
+            for e in range(columns):
+                cell = variance
+                for k in range(count):
+                    t = terms[d, k]
+                    cell -= 2.0 * t * spread[e * count + k]
+                    for j in range(count):
+                        cell += t * terms[d, j] * covariance[e * count + k, e * count + j]
+                leverage[d, e] = weight[d, e] * cell

@@ -52,15 +52,16 @@ class Task(NamedTuple):
 class Fit(NamedTuple):
     """The separation; NaN for channels and exposures without cells.
 
-    ``studentised`` are residuals over their expected scatter; ``used`` the cells that the fit
-    rests on; ``dropped`` the exposures left out as a whole. ``change`` is the last change of an
-    alternating solution, 0 of others.
+    ``weight`` are the weights given; ``studentised`` residuals over their expected scatter;
+    ``used`` the cells that the fit rests on; ``dropped`` the exposures left out as a whole.
+    ``change`` is the last change of an alternating solution, 0 of others.
     """
 
     gamma: Floats
     theta: Floats
     gamma_variance: Floats
     theta_variance: Floats
+    weight: Floats
     residual: Floats
     studentised: Floats
     leverage: Floats
@@ -257,8 +258,8 @@ def _fit(task: Task, weight: Floats, dropped: Flags) -> Fit:
     known = used & determined
     scatter = float(np.median(np.abs(studentised[known]))) / NORMAL_MAD if known.any() else 0.0
     return Fit(
-        gamma, theta, gamma_variance, theta_variance, residual, studentised, leverage, used,
-        dropped, channels, exposures, strength, _at_least(task, scatter), change,
+        gamma, theta, gamma_variance, theta_variance, task.weight, residual, studentised,
+        leverage, used, dropped, channels, exposures, strength, _at_least(task, scatter), change,
     )  # fmt: skip
 
 

@@ -26,7 +26,6 @@ TERM = "term"
 def scale_dataset(
     level: xr.DataArray,
     cells: Cells,
-    weight: Floats,
     fit: Fit,
     plain: Fit | None,
     systematic: float,
@@ -43,7 +42,7 @@ def scale_dataset(
     shape = tuple(level.sizes[name] for name in dims)
     units = str(level.attrs.get("units", v.DIMENSIONLESS))
     count = geometry.terms.shape[1]
-    chi2 = _chi2(fit, weight)
+    chi2 = _chi2(fit, fit.weight)
     dof = _dof(fit, count)
     unit = 1.0
     if parameters.weights != "variance":
@@ -100,11 +99,11 @@ def scale_dataset(
         "systematic_sigma": ((), _systematic_sigma(systematic, dof, parameters), plain_units),
         "link_strength": ((), fit.link_strength, plain_units),
     }
-    coords = dict(level.coords)
+    coords: Any = level.coords
     if plain is not None:
-        coords[TERM] = list(TERMS[: count - 1])
+        coords = dict(coords) | {TERM: list(TERMS[: count - 1])}
         dof_plain = _dof(plain, 1)
-        ratio = _f_ratio(_chi2(plain, weight), dof_plain, chi2, dof)
+        ratio = _f_ratio(_chi2(plain, fit.weight), dof_plain, chi2, dof)
         variables |= {
             "gradient": ((v.EXPOSURE, TERM), fit.theta[:, 1:], plain_units),
             "gradient_sigma": ((v.EXPOSURE, TERM), theta_sigma[:, 1:], plain_units),

@@ -7,20 +7,23 @@ different amplifiers and levels may be missing.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.errors import DegenerateFitError
 from skyloom.algorithms.flats.cells import Cells, arrange_cells, cell_weights
-from skyloom.algorithms.flats.components import connected_components, describe_components
+from skyloom.algorithms.flats.components import connected_components
 from skyloom.algorithms.flats.parameters import FlatScaleParameters, Gauge
 from skyloom.algorithms.flats.positions import gradient_terms
 from skyloom.algorithms.flats.robust_separation import Fit, Task, fit_cells
+from skyloom.algorithms.flats.scale_messages import (
+    LISTED,
+    channel_and_exposure_names,
+    check_connected,
+    warn_of_scales,
+)
 from skyloom.algorithms.flats.scale_result import scale_dataset
 from skyloom.algorithms.sky.m_estimator import RobustOptions, extra_variance
 
@@ -31,7 +34,6 @@ Floats = NDArray[np.float64]
 SCATTER_ROUNDS = 20
 SCATTER_SETTLED = 1e-4
 SMALLEST_SCATTER = 1e-12  # below which levels agree to rounding
-LISTED = 12
 
 
 def solve_flat_scales(
@@ -110,8 +112,7 @@ def solve_flat_scales(
     cells = arrange_cells(level, count, sigma)
     geometry = gradient_terms(level, parameters.gradient_order)
     reference = _reference_index(level, parameters)
-    names = _names(level)
-    _check_connected(connected_components(cells.usable), names, parameters, "")
+    check_connected(connected_components(cells.usable), level, parameters, "")
 
     def fitted(systematic: float, order: int) -> Fit:
         return fit_cells(
@@ -128,8 +129,8 @@ def solve_flat_scales(
 
     systematic, fit = _with_scatter(cells, parameters, fitted)
     components = (fit.channels, fit.exposures)
-    _check_connected(components, names, parameters, " once outliers are left out")
-    weight = cell_weights(cells, parameters, systematic)
+    check_connected(components, level, parameters, " once outliers are left out")
+    weight = fit.weight
     plain = None
     if parameters.gradient_order:
         # the same cells, uniform illumination
@@ -143,8 +144,8 @@ def solve_flat_scales(
             parameters.model_copy(update={"outliers": "none"}),
         )
         plain = fit_cells(task)
-    _warn(cells, fit, names, parameters)
-    return scale_dataset(level, cells, weight, fit, plain, systematic, geometry, parameters)
+    warn_of_scales(cells, fit, level, parameters)
+    return scale_dataset(level, cells, fit, plain, systematic, geometry, parameters)
 
 
 def measure_scales(
@@ -232,22 +233,10 @@ def _first_scatter(cells: Cells, fitted: Any, order: int) -> tuple[float, Fit]:
     return scatter, fitted(scatter, order)
 
 
-def _names(level: xr.DataArray) -> tuple[list[Any], list[Any]]:
-    """Return the names of channels and exposures."""
-    dims = [name for name in level.dims if name != v.EXPOSURE]
-    if set(dims) == {v.DETECTOR, v.AMP}:
-        dims = [v.DETECTOR, v.AMP]
-    labels = [level[name].values.tolist() for name in dims]
-    names: list[Any] = labels[0]
-    for more in labels[1:]:
-        names = [f"{name} {other}" for name in names for other in more]
-    return names, level[v.EXPOSURE].values.tolist()
-
-
 def _reference_index(level: xr.DataArray, parameters: FlatScaleParameters) -> int | None:
     if parameters.gauge != "reference":
         return None
-    names, _ = _names(level)
+    names, _ = channel_and_exposure_names(level)
     wanted = parameters.reference
     wanted = " ".join(map(str, wanted)) if isinstance(wanted, tuple) else str(wanted)
     found = [index for index, name in enumerate(names) if str(name) == wanted]
@@ -257,53 +246,3 @@ def _reference_index(level: xr.DataArray, parameters: FlatScaleParameters) -> in
             f"{', '.join(map(str, names[:LISTED]))}{', ...' if len(names) > LISTED else ''}"
         )
     return found[0]
-
-
-def _check_connected(
-    components: tuple[NDArray[np.int64], NDArray[np.int64]],
-    names: tuple[list[Any], list[Any]],
-    parameters: FlatScaleParameters,
-    when: str,
-) -> None:
-    number = int(components[0].max()) + 1
-    if number > 1 and parameters.on_disconnected == "raise":
-        raise DegenerateFitError(
-            f"{number} sets of detectors have no common exposure{when}, so their scales are not "
-            f"relative to each other (on_disconnected='per_component' solves each alone): "
-            f"{describe_components(*components, *names)}"
-        )
-
-
-def _warn(
-    cells: Cells, fit: Fit, names: tuple[list[Any], list[Any]], parameters: FlatScaleParameters
-) -> None:
-    """Say in one warning what the user should know of the solution."""
-    dark = np.flatnonzero(~cells.usable.any(axis=1) & cells.exists)
-    empty = np.flatnonzero(~cells.usable.any(axis=0))
-    texts = []
-    for kind, own, chosen, what in (
-        ("detectors", names[0], dark, "have no usable level: their scale is NaN"),
-        ("exposures", names[1], empty, "have no usable level: their scale is NaN"),
-        ("exposures", names[1], np.flatnonzero(fit.dropped),
-         "contradict the others in many detectors and are left out"),
-    ):  # fmt: skip
-        members = [own[index] for index in chosen.tolist()]
-        if members:
-            more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
-            texts.append(f"{kind} {', '.join(map(str, members[:LISTED]))}{more} {what}")
-    number = int(fit.channels.max()) + 1
-    if number > 1:
-        sets = describe_components(fit.channels, fit.exposures, *names)
-        texts.append(f"scales are relative within each of {number} sets only: {sets}")
-    if fit.link_strength < parameters.smallest_link_strength:
-        texts.append(
-            f"sets of detectors are linked weakly (link strength {fit.link_strength:.3g}): their "
-            "relative scale rests on few levels"
-        )
-    if fit.change > parameters.tolerance:
-        texts.append(
-            f"alternating means did not converge in {parameters.iterations} iterations (last "
-            f"change {fit.change:.2g}, tolerance {parameters.tolerance:g})"
-        )
-    if texts:
-        warnings.warn("; ".join(texts), UserWarning, stacklevel=3)
