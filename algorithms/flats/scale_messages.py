@@ -33,7 +33,7 @@ def channel_and_exposure_names(level: xr.DataArray) -> tuple[list[Any], list[Any
     ...     dims=("detector", "amp", "exposure"),
     ...     coords={"detector": ["S0"], "amp": ["A", "B"], "exposure": [7]},
     ... )
-    >>> channel_and_exposurechannel_and_exposure_names(level)
+    >>> channel_and_exposure_names(level)
     (['S0 A', 'S0 B'], [7])
     """
     dims = [name for name in level.dims if name != v.EXPOSURE]
