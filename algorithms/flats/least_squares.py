@@ -141,6 +141,11 @@ def propagate_errors(problem: Problem, solution: Separation, gauge: Floats) -> E
     """
     _, weight, terms = problem.rows()
     covariance = inverse_factored(solution.upper)
+    count = terms.shape[1]
+    for term in range(1, count):
+        # what all columns have in common was held at 0 by a term of the normal matrix, not by data
+        held = problem.prior + weight.sum() / weight.shape[1]
+        covariance[term::count, term::count] -= 1.0 / (weight.shape[1] * held)
     if problem.transposed:
         direction = gauge
     else:
@@ -153,7 +158,7 @@ def propagate_errors(problem: Problem, solution: Separation, gauge: Floats) -> E
         weight, terms, solution.total, covariance, direction, row_variance, row_along, leverage
     )
     functional = float((direction * along).sum())
-    column_variance = np.diag(covariance).reshape(-1, terms.shape[1]).copy()
+    column_variance = np.diag(covariance).reshape(-1, count).copy()
     column_along = along.reshape(column_variance.shape)[:, 0]
     if problem.transposed:
         gamma = column_variance[:, 0] - 2.0 * column_along + functional

@@ -78,7 +78,8 @@ def normal_equations(
 
     ``prior`` is the inverse variance that keeps every t but the first of a column near 0. The
     freedom of a constant is taken by ``v v^T / R``, v the weights of the first t of each column
-    and R their sum: it sets ``v . s`` to 0.
+    and R their sum: it sets ``v . s`` to 0. That of another t common to all n columns is taken by
+    ``R / n^2`` for each pair of columns, which sets its sum to 0.
     """
     rows, columns = weight.shape
     count = terms.shape[1]
@@ -114,6 +115,8 @@ def normal_equations(
             matrix[i, i] += fixed[i]
         elif i % count:
             matrix[i, i] += prior
+            for k in range(i, fixed.size, count):
+                matrix[i, k] += whole / columns**2
 
 
 @compiled
