@@ -18,15 +18,16 @@ Floats = NDArray[np.float64]
 
 
 class Samples(NamedTuple):
-    """The samples of a focal plane as arrays, (sample)."""
+    """The samples of a focal plane as arrays, (sample); without a sky frame, no template."""
 
     level: Floats
     level_variance: Floats
-    template: Floats
+    template: Floats | None
     template_variance: Floats
     x: Floats
     y: Floats
     detector: NDArray[Any]
+    detectors: NDArray[Any]  # also those without samples
     box: FocalBox
     units: str
     position_units: str
@@ -36,7 +37,7 @@ class Samples(NamedTuple):
         return self._replace(
             level=self.level[good],
             level_variance=self.level_variance[good],
-            template=self.template[good],
+            template=None if self.template is None else self.template[good],
             template_variance=self.template_variance[good],
             x=self.x[good],
             y=self.y[good],
@@ -64,15 +65,23 @@ def collect_samples(
     on_focal_plane = focal.pop()
     names = (v.FOCAL_X, v.FOCAL_Y) if on_focal_plane else (v.X, v.Y)
     x, y = (_joined(flat, name) for name in names)
+    with_template = {"template" in piece for piece in flat}
+    if len(with_template) > 1:
+        raise ValueError("either all samples or none must have a template")
+    if with_template.pop():
+        template, noise = _joined(flat, "template"), _joined(flat, "template_variance")
+    else:
+        template, noise = None, np.zeros(len(x))
     labels = [np.full(piece.sizes[v.SAMPLE], _label(piece)) for piece in flat]
     return Samples(
         level=_joined(flat, "level"),
         level_variance=_joined(flat, "level_variance"),
-        template=_joined(flat, "template"),
-        template_variance=_joined(flat, "template_variance"),
+        template=template,
+        template_variance=noise,
         x=x,
         y=y,
         detector=np.concatenate(labels),
+        detectors=np.unique(np.array([_label(piece) for piece in flat])),
         box=FocalBox(*(float(value) for value in focal_box))
         if focal_box is not None
         else _common_box(flat, x, y),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from skyloom.algorithms.background.interpolation import Style
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky.m_estimator import RobustOptions
 
@@ -33,7 +34,7 @@ class MeasureScaleParameters(Parameters):
     ignored_planes: tuple[str, ...] = Field(
         SAMPLE_IGNORED_PLANES, description="mask planes whose pixels are left out"
     )
-    interpolation: str = Field(
+    interpolation: Style = Field(
         "natural_spline", description="interpolation between the bins of the sky frame"
     )
     noise_correlation: float = Field(

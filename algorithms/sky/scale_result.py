@@ -12,6 +12,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.sky.focal_basis import FocalBox, Regressors
 from skyloom.algorithms.sky.robust_fit import HALF, RobustFit
 from skyloom.algorithms.sky.sample_arrays import Samples
+from skyloom.algorithms.statistics import squared_units
 
 __all__ = ["About", "fit_dataset"]
 
@@ -42,7 +43,7 @@ def fit_dataset(
 ) -> xr.Dataset:
     """Return the dataset of a fit; without one, NaN."""
     units = {"units": about.units}
-    squared = {"units": f"{about.units}2" if about.units else ""}
+    squared = {"units": squared_units(about.units)}
     terms, groups, detectors = about.terms, about.groups, about.detectors
     number = len(terms)
     scalars: dict[str, tuple[float, dict[str, str]]] = dict.fromkeys(
@@ -56,14 +57,15 @@ def fit_dataset(
     means, pulls = np.full(len(detectors), np.nan), np.full(len(detectors), np.nan)
     if fit is not None and regressors is not None and used is not None:
         inside = fit.robust >= HALF
+        own = regressors.template is not None and scale is None
         found = {
-            "scale": fit.solution[-1] if scale is None else scale,
-            "scale_sigma": np.sqrt(fit.covariance[-1, -1]) if scale is None else np.nan,
-            "scale_sigma_sandwich": np.sqrt(fit.sandwich[-1, -1]) if scale is None else np.nan,
+            "scale": fit.solution[-1] if own else np.nan if scale is None else scale,
+            "scale_sigma": np.sqrt(fit.covariance[-1, -1]) if own else np.nan,
+            "scale_sigma_sandwich": np.sqrt(fit.sandwich[-1, -1]) if own else np.nan,
             "rms": np.sqrt(np.mean(fit.residual[inside] ** 2)) if inside.any() else np.nan,
             "extra_scatter": fit.extra_scatter,
             "chi2": fit.chi2,
-            "collinearity": fit.collinearity,
+            "collinearity": fit.collinearity if own else np.nan,
             "condition": fit.condition,
         }
         scalars = {name: (float(value), scalars[name][1]) for name, value in found.items()}

@@ -129,14 +129,14 @@ def _solve_joint(
     detector_types: Mapping[Any, str] | None,
     parameters: SolveScaleParameters,
 ) -> xr.Dataset:
-    detectors = np.unique(arrays.detector)
-    finite = np.isfinite(arrays.level) & np.isfinite(arrays.template)
-    finite &= np.isfinite(arrays.x) & np.isfinite(arrays.y)
+    finite = np.isfinite(arrays.level) & np.isfinite(arrays.x) & np.isfinite(arrays.y)
+    if arrays.template is not None:
+        finite &= np.isfinite(arrays.template)
     variance = np.where(np.isfinite(arrays.level_variance), arrays.level_variance, 0.0)
     weighted = parameters.weights == "inverse_variance" and bool(np.any(variance[finite] > 0))
     good = finite & (variance > 0) if weighted else finite
     used = arrays.where(good)
-    groups, group = _groups(used, detector_types, parameters)
+    groups, group = sky_groups(used, detector_types, parameters)
     terms = chebyshev_terms(parameters.order)
     regressors = Regressors(
         *scaled_to_box(used.x, used.y, arrays.box),
@@ -148,7 +148,7 @@ def _solve_joint(
     about = About(
         terms=terms,
         groups=groups,
-        detectors=detectors,
+        detectors=arrays.detectors,
         dropped=int((~good).sum()),
         box=arrays.box,
         units=arrays.units,
@@ -156,8 +156,9 @@ def _solve_joint(
     )
     if not np.any(good):
         # a frame without any value says nothing of the scale, however good the image
-        status = v.ScaleStatus.DEGENERATE if np.isfinite(arrays.level).any() else None
-        return fit_dataset(about, status=status or v.ScaleStatus.NO_DATA)
+        blank = arrays.template is not None and np.isfinite(arrays.level).any()
+        status = v.ScaleStatus.DEGENERATE if blank else v.ScaleStatus.NO_DATA
+        return fit_dataset(about, status=status)
     noise = np.where(np.isfinite(used.template_variance), used.template_variance, 0.0)
     problem: dict[str, Any] = {
         "data": used.level,
@@ -166,6 +167,9 @@ def _solve_joint(
         "options": parameters.robust_options(),
         "penalty": _penalty(regressors, parameters),
     }
+    if used.template is None:
+        fit = fit_robustly(regressors, **problem)
+        return fit_dataset(about, fit, regressors, used, status=_status(fit, parameters))
     if not np.any(np.abs(used.template) > ZERO):
         # nothing to scale: the smooth part alone is fitted
         fit = fit_robustly(regressors._replace(template=np.zeros(len(used.level))), **problem)
@@ -188,7 +192,7 @@ def _solve_joint(
     return fit_dataset(about, fit, regressors, used, status=v.ScaleStatus.FROM_PRIOR)
 
 
-def _groups(
+def sky_groups(
     used: Samples, detector_types: Mapping[Any, str] | None, parameters: SolveScaleParameters
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Return the groups that have a step of their own, and the group of each sample."""
@@ -224,12 +228,13 @@ def _status(fit: RobustFit, parameters: SolveScaleParameters) -> v.ScaleStatus:
 
 def _solve_compat(arrays: Samples, parameters: SolveScaleParameters) -> xr.Dataset:
     """Solve through the origin with equal weights, rejecting for good."""
+    if arrays.template is None:
+        raise ConfigurationError("the compatible mode needs samples with a template")
     good = np.isfinite(arrays.level) & np.isfinite(arrays.template)
-    used = arrays.where(good)
     about = About(
         terms=[],
         groups=[],
-        detectors=np.unique(arrays.detector),
+        detectors=arrays.detectors,
         dropped=int((~good).sum()),
         box=arrays.box,
         units=arrays.units,
@@ -238,7 +243,7 @@ def _solve_compat(arrays: Samples, parameters: SolveScaleParameters) -> xr.Datas
     result = fit_dataset(about, status=v.ScaleStatus.NO_DATA)
     if not good.any():
         return result
-    f, g = used.level, used.template
+    f, g = arrays.level[good], arrays.template[good]
     kept = np.ones(len(f), np.bool_)
     scale = _through_origin(f, g)
     for _ in range(parameters.compat_iterations):

@@ -255,13 +255,13 @@ def test_a_smooth_sky_that_resembles_the_frame_is_told_apart():
         solve_scales(
             make_samples(rng, smooth=lambda x, y: 100 + 20 * x, template=template, sigma=1)
         )
-        for _ in range(150)
+        for _ in range(90)
     ]
     pulls = np.array([(fit["scale"] - 1000.0) / fit["scale_sigma"] for fit in fits])
     scales = np.array([float(fit["scale"]) for fit in fits])
     assert 0.5 < np.mean([float(fit["collinearity"]) for fit in fits]) < 0.75
     assert abs(scales.mean() / 1000 - 1) < 4 * scales.std() / 1000 / np.sqrt(len(fits))
-    assert 0.85 < pulls.std() < 1.15
+    assert 0.8 < pulls.std() < 1.2
 
 
 def test_noise_of_the_template_is_corrected_for():
@@ -280,7 +280,7 @@ def test_noise_of_the_template_is_corrected_for():
 def test_error_bars_hold_and_extra_scatter_is_found():
     rng = np.random.default_rng(13)
     pulls, sandwich, scatter = [], [], []
-    for _ in range(200):
+    for _ in range(120):
         parts = make_samples(rng, detectors=3)
         rough = [part.assign(level=part["level"] + rng.normal(0, 0.3, 16)) for part in parts]
         fit = solve_scales(rough)
@@ -288,20 +288,20 @@ def test_error_bars_hold_and_extra_scatter_is_found():
         sandwich.append(float((fit["scale"] - 1000) / fit["scale_sigma_sandwich"]))
         scatter.append(float(fit["extra_scatter"]))
         np.testing.assert_allclose(fit["chi2"] / fit["dof"], 1.0, atol=0.02)
-    assert 0.85 < np.std(pulls) < 1.15
-    assert 0.85 < np.std(sandwich) < 1.2
+    assert 0.8 < np.std(pulls) < 1.2
+    assert 0.8 < np.std(sandwich) < 1.2
     assert abs(np.mean(scatter) / 0.3 - 1) < 0.1
 
 
 def test_without_variances_the_scatter_of_the_residuals_gives_the_errors():
     rng = np.random.default_rng(14)
     pulls = []
-    for _ in range(150):
+    for _ in range(90):
         parts = make_samples(rng, detectors=2)
         blind = [part.assign(level_variance=0 * part["level_variance"]) for part in parts]
         fit = solve_scales(blind)
         pulls.append(float((fit["scale"] - 1000) / fit["scale_sigma"]))
-    assert 0.85 < np.std(pulls) < 1.2
+    assert 0.8 < np.std(pulls) < 1.2
     assert float(fit["extra_scatter"]) == pytest.approx(float(fit["rms"]), rel=0.2)
 
 
