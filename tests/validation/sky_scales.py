@@ -1,0 +1,300 @@
+"""Scales of sky frames against their truth, and what a sky subtraction leaves and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from skyloom.algorithms.background import measure_background, render_background
+from skyloom.algorithms.sky.correction import (
+    SkyCorrectionParameters,
+    corrected_exposure,
+    sky_correction,
+)
+from skyloom.algorithms.sky.samples import measure_scale
+from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters, SolveScaleParameters
+from skyloom.algorithms.sky.scales import solve_scales
+from skyloom.algorithms.sky.subtraction import subtract_fit
+from tests.algorithms.sky.scenes import Mosaic, StepScene, bin_means
+from tests.validation.rows import Row, at_most, between, within
+
+__all__ = ["measure"]
+
+Floats = NDArray[np.float64]
+COMPAT = (MeasureScaleParameters(mode="compat"), SolveScaleParameters(mode="compat"))
+JOINT = (MeasureScaleParameters(), SolveScaleParameters(order=1))
+
+
+def fits_of_masked_scene(exposures: int) -> dict[str, list[tuple[float, float]]]:
+    """Return (scale / truth - 1, its error) of both modes, of detectors with large galaxies."""
+    mosaic = Mosaic((512, 512), (4, 4), seed=3)
+    frames = mosaic.frames()
+    rng = np.random.default_rng(5)
+    found: dict[str, list[tuple[float, float]]] = {"compat": [], "joint": []}
+    for _ in range(exposures):
+        level = rng.uniform(500.0, 3000.0)
+        visit = {
+            name: mosaic.exposure(name, level, rng, stars=120, galaxies=3, subtracted=level)
+            for name in frames
+        }
+        for mode, (sampling, solving) in (("compat", COMPAT), ("joint", JOINT)):
+            samples = [
+                measure_scale(
+                    visit[name], frames[name], transform=mosaic.transforms[name],
+                    expected_scale=level, parameters=sampling,
+                )
+                for name in frames
+            ]  # fmt: skip
+            fit = solve_scales(samples, parameters=solving)
+            found[mode].append((float(fit["scale"]) / level - 1, float(fit["scale_sigma"]) / level))
+    return found
+
+
+def masked_scene() -> Iterator[Row]:
+    """Yield the rows of the scene with stars and galaxies under masks."""
+    found = {mode: np.array(pairs) for mode, pairs in fits_of_masked_scene(60).items()}
+    ours, theirs = found["joint"], found["compat"]
+    error = ours[:, 0].std(ddof=1) / np.sqrt(len(ours))
+    yield at_most(
+        f"stars and galaxies masked, 16 detectors of 512²: mean of scale / truth - 1, 60 exposures "
+        f"(its error is {error:.1e}; compatible mode {theirs[:, 0].mean():+.1e})",
+        ours[:, 0].mean(), 5e-4,
+    )  # fmt: skip
+    pulls = ours[:, 0] / ours[:, 1]
+    yield between("the same: width of the pulls", pulls.std(ddof=1), 0.8, 1.2)
+    yield between(
+        "the same in the compatible mode: scatter, in units of ours",
+        theirs[:, 0].std() / ours[:, 0].std(), 1.0, np.inf,
+    )  # fmt: skip
+
+
+def levels_of_mosaic() -> Iterator[Row]:
+    """Yield the rows of six detectors at three levels of the sky."""
+    mosaic = Mosaic((2048, 2048), (2, 3), seed=8)
+    frames = mosaic.frames(bin_size=32)
+    rng = np.random.default_rng(12)
+    sampling = MeasureScaleParameters(samples=(16, 16))
+    for level in (1000.0, 3000.0, 9000.0):
+        gradient = rng.normal(0.0, 0.03, 2)
+        samples, masked = [], []
+        exposures = {}
+        for name in frames:
+            exposure = mosaic.exposure(name, level, rng, gradient=gradient, stars=800)
+            masked.append(float((exposure["mask"] != 0).mean()))
+            exposures[name] = exposure
+            samples.append(
+                measure_scale(
+                    exposure, frames[name], transform=mosaic.transforms[name],
+                    expected_scale=level, parameters=sampling,
+                )
+            )  # fmt: skip
+        fit = solve_scales(samples)
+        what = f"6 detectors of 2048², {100 * np.mean(masked):.1f} % masked, sky {level:.0f} e"
+        yield at_most(
+            f"{what}: scale / truth - 1 (error bar {float(fit['scale_sigma']) / level:.1e})",
+            float(fit["scale"]) / level - 1, 1e-3,
+        )  # fmt: skip
+        left = []
+        for name, exposure in exposures.items():
+            less, _ = subtract_fit(
+                exposure, fit, sky_frame=frames[name], transform=mosaic.transforms[name]
+            )
+            # sky as it is, less what was taken for it: noise and stars aside
+            taken = exposure["image"].values.astype(np.float64) - less["image"].values
+            left.append(bin_means(mosaic.sky(name, level, gradient) - taken, 64))
+        yield at_most(
+            f"{what}: rms of what is left of it beyond 64 px, of the sky",
+            float(np.sqrt(np.mean(np.square(left)))) / level, 1e-3,
+        )  # fmt: skip
+
+
+def pulls_of_mosaic() -> Iterator[Row]:
+    """Yield the width of the pulls of many exposures."""
+    mosaic = Mosaic((256, 256), (2, 3), seed=9)
+    frames = mosaic.frames(bin_size=8)
+    rng = np.random.default_rng(13)
+    pulls = []
+    for _ in range(150):
+        level = rng.uniform(500.0, 3000.0)
+        gradient = rng.normal(0.0, 0.03, 2)
+        samples = [
+            measure_scale(
+                mosaic.exposure(name, level, rng, gradient=gradient, stars=12), frames[name],
+                transform=mosaic.transforms[name], expected_scale=level,
+            )
+            for name in frames
+        ]  # fmt: skip
+        fit = solve_scales(samples)
+        pulls.append(float((fit["scale"] - level) / fit["scale_sigma"]))
+    yield between("6 detectors of 256²: width of 150 pulls of the scale", np.std(pulls), 0.8, 1.2)
+    yield between("the same: mean of the pulls", np.mean(pulls), -0.25, 0.25)
+
+
+def synthetic_samples(
+    rng: np.random.Generator, template: Floats, smooth: Floats, sigma: float, noise: float
+) -> xr.Dataset:
+    """Return samples of a template of scale 1000 with noise of its own."""
+    n = len(template)
+    errors = sigma * rng.uniform(0.5, 2.0, n)
+    return xr.Dataset(
+        {
+            "level": ("sample", 1000 * template + smooth + rng.normal(0, 1, n) * errors),
+            "level_variance": ("sample", errors**2),
+            "template": ("sample", template + rng.normal(0, 1, n) * noise),
+            "template_variance": ("sample", np.full(n, noise**2)),
+        },
+        coords={"x": ("sample", np.arange(n) % 32.0), "y": ("sample", np.arange(n) // 32.0)},
+    )
+
+
+def template_noise() -> Iterator[Row]:
+    """Yield the rows of a frame whose noise is half its pattern."""
+    rng = np.random.default_rng(14)
+    plain, corrected, pulls = [], [], []
+    for _ in range(200):
+        samples = synthetic_samples(rng, rng.normal(0, 0.01, 256), np.full(256, 5.0), 0.5, 0.005)
+        without = SolveScaleParameters(template_noise=False)
+        plain.append(float(solve_scales(samples, parameters=without)["scale"]) / 1000)
+        fit = solve_scales(samples)
+        corrected.append(float(fit["scale"]) / 1000)
+        pulls.append(float((fit["scale"] - 1000) / fit["scale_sigma"]))
+    yield within("frame with noise of half its pattern: uncorrected", np.mean(plain), 0.80, 0.03)
+    yield within("the same: corrected", np.mean(corrected), 1.0, 0.02)
+    yield between("the same: width of the pulls", np.std(pulls), 0.85, 1.15)
+
+
+def collinear() -> Iterator[Row]:
+    """Yield the rows of a frame that a plane explains to 63 %."""
+    rng = np.random.default_rng(15)
+    u = (np.arange(256) % 32) / 15.5 - 1
+    scales, sigmas, explained = [], [], []
+    for _ in range(300):
+        template = 0.01 * (1.31 * u + 0.6 * rng.normal(0, 1, 256))
+        samples = synthetic_samples(rng, template, 100 + 20 * u, 1.0, 0.0)
+        fit = solve_scales(samples)
+        scales.append(float(fit["scale"]) / 1000)
+        sigmas.append(float(fit["scale_sigma"]) / 1000)
+        explained.append(float(fit["collinearity"]))
+    what = f"a plane explains {np.mean(explained):.2f} of the frame"
+    error = np.std(scales) / np.sqrt(len(scales))
+    yield within(f"{what}: scale / truth", np.mean(scales), 1.0, 3 * error, form=".5f")
+    pulls = (np.array(scales) - 1) / sigmas
+    yield between(f"{what}: width of the pulls", pulls.std(), 0.9, 1.1)
+
+
+def step_scene() -> Iterator[Row]:
+    """Yield the rows of the scene that the survey pipeline is tested with, in full size."""
+    scene = StepScene()
+    exposures, frames = scene.exposures(), scene.frames()
+    for order in (0, 2, 6):
+        parameters = SkyCorrectionParameters(fit=SolveScaleParameters(order=order))
+        correction = sky_correction(
+            exposures, scene.transforms, sky_frames=frames, backgrounds=scene.backgrounds(),
+            parameters=parameters,
+        )  # fmt: skip
+        sigma = float(correction.fit["scale_sigma"])
+        yield within(
+            f"scene of steps, joint fit, order {order}: scale (error bar {sigma:.3f})",
+            float(correction.fit["scale"]), 5.0, 0.03, form=".4f",
+        )  # fmt: skip
+        mean = np.mean(
+            [
+                corrected_exposure(exposures[name], correction.layers[name])["image"].mean(
+                    dtype=np.float64
+                )
+                for name in exposures
+            ]
+        )
+        yield at_most(f"the same, order {order}: mean of the corrected mosaic", mean, 0.01)
+    parameters = SkyCorrectionParameters(apply_ratio=True)
+    correction = sky_correction(
+        exposures, scene.transforms, sky_frames=frames, backgrounds=scene.backgrounds(),
+        ratios=dict.fromkeys(exposures, 1.1), parameters=parameters,
+    )  # fmt: skip
+    yield within(
+        "the same with a flat ratio of 1.1: scale", float(correction.fit["scale"]), 5.5, 0.033
+    )
+
+
+class Galaxy:
+    """A disc whose scale length is 300 px and whose light at 900 px is 1 % of the sky."""
+
+    length, sky = 300.0, 1000.0
+    place = (1000.0, 1100.0)  # y, x on its detector
+    annulus = (600.0, 1200.0)
+    core = 360.0  # where it shines as one pixel's noise twice
+
+    def __init__(self, shape: tuple[int, int], factor: float = 1.0) -> None:
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        self.radius = np.hypot(y - self.place[0] / factor, x - self.place[1] / factor) * factor
+        self.light = 0.01 * self.sky * np.exp(3.0 - self.radius / self.length)
+        inner, outer = self.annulus
+        self.halo = (self.radius >= inner) & (self.radius < outer)
+
+
+def halo_changes(shape: tuple[int, int], factor: float = 1.0, seed: int = 16) -> dict[str, Any]:
+    """Return the relative changes of the halo's flux by ways to subtract a sky of six detectors.
+
+    Truth is the sky without galaxy; stars are masked, and the core of the galaxy.
+    """
+    mosaic = Mosaic(shape, (2, 3), seed=seed)
+    frames = mosaic.frames(bin_size=round(32 / factor))
+    rng = np.random.default_rng(seed)
+    galaxy = Galaxy(shape, factor)
+    gradient = (0.03, -0.02)
+    exposures = {}
+    for name in frames:
+        exposure = mosaic.exposure(
+            name, Galaxy.sky, rng, gradient=gradient, stars=int(200 / factor**2)
+        )
+        if name == "D04":
+            light = galaxy.light
+            noise = rng.normal(0.0, 1.0, shape) * np.sqrt(light)
+            exposure["image"].data[:] += (light + noise).astype(np.float32)
+            exposure["mask"].data[galaxy.radius < Galaxy.core] |= 32
+        exposures[name] = exposure
+    lit = exposures["D04"]
+    truth = mosaic.sky("D04", Galaxy.sky, gradient)
+    flux = galaxy.light[galaxy.halo].sum()
+    # what is taken of the annulus besides the sky itself
+    found: dict[str, Any] = {}
+    for order in (1, 2, 4):
+        correction = sky_correction(
+            exposures, mosaic.transforms, sky_frames=frames,
+            parameters=SkyCorrectionParameters(
+                bin_size=(round(32 / factor),) * 2, fit=SolveScaleParameters(order=order)
+            ),
+        )  # fmt: skip
+        less = corrected_exposure(lit, correction.layers["D04"])
+        taken = lit["image"].values.astype(np.float64) - less["image"].values
+        found[f"order {order}"] = -(taken - truth)[galaxy.halo].sum() / flux
+    size = round(128 / factor)
+    plain = measure_background(lit, bin_size=(size, size), reject=("DETECTED", "BAD"))
+    taken = render_background(plain).values.astype(np.float64)
+    found["plain"] = -(taken - truth)[galaxy.halo].sum() / flux
+    return found
+
+
+def faint_halo() -> Iterator[Row]:
+    """Yield the rows of the halo of a galaxy."""
+    found = halo_changes((2048, 2048))
+    for order in (1, 2):
+        yield at_most(
+            f"halo at 1 % of the sky, disc of 300 px: change of its flux by sky frame and smooth "
+            f"sky of order {order} over 6 detectors of 2048² (order 4: {found['order 4']:+.3f}; "
+            f"a plain background of 128-px bins: {found['plain']:+.2f})",
+            found[f"order {order}"], 0.05, form="+.3f",
+        )  # fmt: skip
+
+
+def measure() -> list[Row]:
+    """Return the rows of this topic."""
+    topics = (
+        masked_scene, levels_of_mosaic, pulls_of_mosaic, template_noise, collinear, step_scene,
+        faint_halo,
+    )  # fmt: skip
+    return [row for topic in topics for row in topic()]
