@@ -1,4 +1,8 @@
-"""Kernels of binning: the pixels of a bin are gathered in cache, its statistics taken there."""
+"""Kernels of binning: rows of the image go to blocks in cache, one a bin; statistics are of blocks.
+
+A block holds the pixels of a bin, NaN where they are not valid and behind them. Sums run in lanes,
+each strictly in order, so that they use vectors and have the same bits in every compilation.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +12,141 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.clipping import direct, mean_and_variance, sums_inside
+from skyloom.algorithms.background.bin_quartiles import MOST_CELLS, quartiles_of_bin
+from skyloom.algorithms.clipping import all_equal, mean_and_variance, next_interval
 from skyloom.algorithms.compiled import compiled
-from skyloom.algorithms.order_statistics import order_statistics
 
 __all__: list[str] = []  # kernels for the modules of this package
 
 MEANCLIP, MEAN, MEDIAN = 0, 1, 2
 COUNT, USED, LEVEL, PIXEL_VARIANCE, VARIANCE = 0, 1, 2, 3, 4
+LANES = 64
+QUADRUPLE = 4 * LANES  # blocks are filled up to a multiple of this
+GROUP = 1 << 20  # values in the blocks of bins that are loaded together
 NAN = math.nan
 
 
 @compiled
-def gather_bin(
+def load_row(
+    pixels: NDArray[Any],
+    mask: NDArray[Any],
+    legend: NDArray[Any],
+    constants: NDArray[Any],
+    out: NDArray[Any],
+) -> int:
+    """Copy pixels, NaN where they are not finite or masked; return the number of others.
+
+    A pixel is masked if ``(mask ^ legend[0]) & legend[1]`` is not 0; an empty mask masks nothing.
+    ``constants`` are NaN and the largest finite number in the dtype of the pixels.
+    """
+    not_a_number, largest = constants[0], constants[1]
+    flip, bits = legend[0], legend[1]
+    n = 0
+    if mask.size == 0:
+        for i in range(pixels.size):
+            value = pixels[i]
+            good = abs(value) <= largest
+            out[i] = value if good else not_a_number
+            n += np.int64(good)
+    else:
+        for i in range(pixels.size):
+            value = pixels[i] if ((mask[i] ^ flip) & bits) == 0 else not_a_number
+            good = abs(value) <= largest
+            out[i] = value if good else not_a_number
+            n += np.int64(good)
+    return n
+
+
+@compiled
+def block_sums(
+    block: NDArray[Any], center: float, half_width: float, lanes: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Return number, sum and sum of squares of ``value - center`` inside the interval.
+
+    The block is (n, 4, LANES); its lanes are added to those of ``lanes`` (2, LANES).
+    """
+    lanes[:] = 0.0
+    n = 0
+    for s in range(block.shape[0]):
+        for k in range(LANES):
+            a, b = np.float64(block[s, 0, k]) - center, np.float64(block[s, 1, k]) - center
+            c, d = np.float64(block[s, 2, k]) - center, np.float64(block[s, 3, k]) - center
+            in_a, in_b = abs(a) <= half_width, abs(b) <= half_width
+            in_c, in_d = abs(c) <= half_width, abs(d) <= half_width
+            # one choice a value, and no arithmetic inside it, is what becomes vectors
+            a = a if in_a else 0.0
+            b = b if in_b else 0.0
+            c = c if in_c else 0.0
+            d = d if in_d else 0.0
+            n += np.int64(in_a) + np.int64(in_b) + np.int64(in_c) + np.int64(in_d)
+            lanes[0, k] += (a + b) + (c + d)
+            lanes[1, k] += (a * a + b * b) + (c * c + d * d)
+    width = LANES // 2
+    while width > 0:
+        for k in range(width):
+            lanes[0, k] += lanes[0, k + width]
+            lanes[1, k] += lanes[1, k + width]
+        width //= 2
+    return np.float64(n), lanes[0, 0], lanes[1, 0]
+
+
+@compiled
+def input_variance(
+    block: NDArray[Any],
+    variance: NDArray[np.float32],
+    box: tuple[int, int, int, int],
+    center: float,
+    half_width: float,
+) -> float:
+    """Return the sum of the variances of the pixels of a bin that an interval keeps."""
+    total = 0.0
+    i = 0
+    for y in range(box[0], box[1]):
+        for x in range(box[2], box[3]):
+            if abs(np.float64(block[i]) - center) <= half_width:
+                total += np.float64(variance[y, x])
+            i += 1
+    return total
+
+
+@compiled
+def first_value(block: NDArray[Any]) -> float:
+    """Return the first value that is not NaN."""
+    for value in block:
+        if value == value:
+            return np.float64(value)
+    return NAN
+
+
+@compiled
+def load_group(
     image: NDArray[Any],
     mask: NDArray[Any],
     legend: NDArray[Any],
     constants: NDArray[Any],
     top: int,
     bottom: int,
-    left: int,
-    right: int,
-    kept: NDArray[Any],
-) -> int:
-    """Copy the valid pixels of a bin to the start of ``kept``; return their number."""
-    n = 0
+    edges: NDArray[np.int64],
+    blocks: NDArray[Any],
+    count: NDArray[np.int64],
+) -> None:
+    """Load the bins between edges along x, row by row: memory is read in its order."""
+    bins = edges.size - 1
+    count[:] = 0
     for y in range(top, bottom):
-        for x in range(left, right):
-            value = image[y, x]
-            good = mask.size == 0 or ((mask[y, x] ^ legend[0]) & legend[1]) == 0
-            kept[n] = value
-            n += int(good & (abs(value) <= constants[1]))
-    return n
-
-
-@compiled
-def input_variance(
-    image: NDArray[Any],
-    mask: NDArray[Any],
-    legend: NDArray[Any],
-    variance: NDArray[np.float32],
-    box: tuple[int, int, int, int],
-    center: float,
-    half_width: float,
-) -> float:
-    """Return the sum of the variances of the valid pixels of a bin that an interval keeps."""
-    total = 0.0
-    for y in range(box[0], box[1]):
-        for x in range(box[2], box[3]):
-            value = np.float64(image[y, x])
-            if mask.size != 0 and ((mask[y, x] ^ legend[0]) & legend[1]) != 0:
-                continue
-            if math.isfinite(value) and abs(value - center) <= half_width:
-                total += np.float64(variance[y, x])
-    return total
-
-
-@compiled
-def median_of(values: NDArray[Any]) -> float:
-    """Return the median of finite values."""
-    n = values.size
-    found = np.empty(2, np.float64)
-    ranks = np.array([(n - 1) // 2, n // 2])
-    order_statistics(values, ranks, found)
-    return float(0.5 * (found[0] + found[1]))
+        for j in range(bins):
+            left, right = edges[j], edges[j + 1]
+            start = (y - top) * (right - left)
+            masks = mask[y, left:right] if mask.size != 0 else mask[0, 0:0]
+            count[j] += load_row(
+                image[y, left:right],
+                masks,
+                legend,
+                constants,
+                blocks[j, start : start + right - left],
+            )
+    for j in range(bins):
+        blocks[j, (bottom - top) * (edges[j + 1] - edges[j]) :] = constants[0]
 
 
 @compiled
@@ -88,35 +163,63 @@ def bin_statistics(
     iterations: int,
     found: NDArray[np.float64],
 ) -> None:
-    """Write count, count used, level, pixel variance and variance of the level of each bin."""
-    area = 0
+    """Write count, count used, level, pixel variance and variance of the level of each bin.
+
+    An empty mask has one row of no pixel.
+    """
+    area = np.max(np.diff(edges_y)) * np.max(np.diff(edges_x))
+    size = (area + QUADRUPLE - 1) // QUADRUPLE * QUADRUPLE
+    columns = edges_x.size - 1
+    together = min(max(GROUP // size, 1), columns)
+    blocks = np.empty((together, size), image.dtype)
+    count = np.empty(together, np.int64)
+    lanes = np.empty((2, LANES))
+    cells, kept_cells = np.empty(size + 8, np.uint16), np.empty(size + 8, np.uint16)
+    flags, cell_count = np.empty(size + 8, np.uint8), np.empty(MOST_CELLS + 2, np.int32)
+    kept, group = np.empty(size + 8, image.dtype), np.empty(size + 8, image.dtype)
+    guess = (NAN, NAN)
     for i in range(edges_y.size - 1):
-        for j in range(edges_x.size - 1):
-            area = max(area, (edges_y[i + 1] - edges_y[i]) * (edges_x[j + 1] - edges_x[j]))
-    kept = np.empty(area + 1, image.dtype)
-    for i in range(edges_y.size - 1):
-        for j in range(edges_x.size - 1):
-            top, bottom, left, right = edges_y[i], edges_y[i + 1], edges_x[j], edges_x[j + 1]
-            n = gather_bin(image, mask, legend, constants, top, bottom, left, right, kept)
-            values = kept[:n]
-            used, level, spread, center, half_width = n, NAN, NAN, 0.0, math.inf
-            if n > 0 and statistic == MEANCLIP:
-                moments = direct(values, clip, iterations)
-                used, level, spread = moments[1], moments[2], moments[3]
-                center, half_width = moments[6], moments[7]
-            elif n > 0:
-                reference = np.float64(values[0])
-                _, first, second = sums_inside(values, reference, math.inf, reference)
-                level, spread = mean_and_variance(np.float64(n), first, second, reference)
+        top, bottom = edges_y[i], edges_y[i + 1]
+        for start in range(0, columns, together):
+            stop = min(start + together, columns)
+            edges = edges_x[start : stop + 1]
+            bins = stop - start
+            load_group(
+                image, mask, legend, constants, top, bottom, edges, blocks[:bins], count[:bins]
+            )
+            for j in range(bins):
+                n = count[j]
+                block = blocks[j]
+                quadruples = block.reshape((size // QUADRUPLE, 4, LANES))
+                used, level, spread, center, half_width = 0.0, NAN, NAN, NAN, NAN
+                median = NAN
+                if n > 0 and statistic != MEAN:
+                    lower, median, upper = quartiles_of_bin(
+                        block, n, guess, cells, flags, cell_count, kept, kept_cells, group
+                    )
+                    guess = (median, upper - lower)
+                if n > 0 and statistic == MEANCLIP:
+                    iqr = guess[1]
+                    for index in range(iterations):
+                        center, half_width = next_interval(
+                            index, n, clip, level, spread, median, iqr
+                        )
+                        used, first, second = block_sums(quadruples, center, half_width, lanes)
+                        level, spread = mean_and_variance(used, first, second, center)
+                        if all_equal(level, spread, center):
+                            break
+                elif n > 0:
+                    center, half_width = first_value(block), math.inf
+                    used, first, second = block_sums(quadruples, center, half_width, lanes)
+                    level, spread = mean_and_variance(used, first, second, center)
+                    level = median if statistic == MEDIAN else level
+                of_level = spread / used if used > 0 else NAN
+                if variance.size != 0 and used > 0:
+                    box = (top, bottom, edges[j], edges[j + 1])
+                    total = input_variance(block, variance, box, center, half_width)
+                    of_level = total / (used * used)
                 if statistic == MEDIAN:
-                    level = median_of(values)
-            of_level = spread / used if used > 0 else NAN
-            if variance.size != 0 and used > 0:
-                box = (top, bottom, left, right)
-                total = input_variance(image, mask, legend, variance, box, center, half_width)
-                of_level = total / (np.float64(used) * np.float64(used))
-            if statistic == MEDIAN:
-                of_level *= 0.5 * math.pi
-            found[COUNT, i, j], found[USED, i, j] = n, used
-            found[LEVEL, i, j], found[PIXEL_VARIANCE, i, j] = level, spread
-            found[VARIANCE, i, j] = of_level
+                    of_level *= 0.5 * math.pi
+                found[COUNT, i, start + j], found[USED, i, start + j] = n, used
+                found[LEVEL, i, start + j], found[PIXEL_VARIANCE, i, start + j] = level, spread
+                found[VARIANCE, i, start + j] = of_level

@@ -108,7 +108,7 @@ def bin_image(
         values,
         planes,
         legend,
-        np.array([np.nan, np.finfo(values.dtype).max, 1.0], values.dtype),
+        np.array([np.nan, np.finfo(values.dtype).max], values.dtype),
         _read_only(np.asarray(variance, np.float32)) if use_variance else np.empty((0, 0), "f4"),
         rows,
         columns,
@@ -157,7 +157,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def _mask_planes(mask: NDArray[Any] | None, bits: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the mask as the kernel reads it, int32 or bytes of 0 and 1, and what counts."""
     if mask is None:
-        return _read_only(np.empty((0, 0), np.uint8)), np.array([0, 1], np.uint8)
+        return _read_only(np.empty((1, 0), np.int32)), np.array([0, 1], np.int32)
     if mask.dtype.kind not in "iub":
         raise ConfigurationError(f"mask must hold integer bit planes, got dtype {mask.dtype}")
     if mask.dtype.itemsize == 4:
