@@ -1,7 +1,8 @@
-"""Interpolation in one dimension as a list of cubic pieces, compiled.
+"""Interpolation in one dimension as cubic pieces, for many sets of values at once, compiled.
 
 A piece holds on ``[start, next start)`` and is ``a + u (b + u (c + u d))`` with ``u = x - anchor``.
-Knots ascend and are finite. A table of pieces has a row ``start, anchor, a, b, c, d`` for each.
+``places`` (2, pieces) holds starts and anchors, ``coefficients`` (pieces, 4, sets) a to d. Knots
+ascend; values (knots, sets) are finite. Loops over sets are innermost: they become vectors.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.compiled import compiled
+from skyloom.algorithms.compiled import compiled, compiled_dividing
 
-__all__: list[str] = []  # kernels for the modules of this room
+__all__: list[str] = []  # kernels for the modules of this package
 
 CONSTANT, CONSTANT_COMPAT, LINEAR, NATURAL_SPLINE, AKIMA = 0, 1, 2, 3, 4
 NEAREST, LIMIT, REFERENCE, MISSING = 0, 1, 2, 3
 EXTRA = 4  # pieces beside those between knots
-START, ANCHOR, A, B, C, D = 0, 1, 2, 3, 4, 5
 
 Floats = NDArray[np.float64]
 
@@ -36,179 +36,240 @@ def reduced_style(style: int, knots: int) -> int:
 
 
 @compiled
-def put(pieces: Floats, row: int, start: float, anchor: float, a: float) -> None:
-    """Write a constant piece."""
-    pieces[row, 0], pieces[row, 1], pieces[row, 2] = start, anchor, a
-    pieces[row, 3], pieces[row, 4], pieces[row, 5] = 0.0, 0.0, 0.0
+def set_constant(coefficients: Floats, piece: int, value: Floats) -> None:
+    """Make a piece constant."""
+    for s in range(value.size):
+        coefficients[piece, 0, s] = value[s]
+        coefficients[piece, 1, s] = 0.0
+        coefficients[piece, 2, s] = 0.0
+        coefficients[piece, 3, s] = 0.0
 
 
 @compiled
-def constant_pieces(x: Floats, y: Floats, n: int, compat: bool, pieces: Floats) -> int:
+def constant_pieces(
+    x: Floats, y: Floats, compat: bool, places: Floats, coefficients: Floats
+) -> int:
     """Write a piece for each knot between the midpoints; return their number."""
-    put(pieces, 0, -math.inf, x[0], y[0])
+    n = x.size
+    places[0, 0], places[1, 0] = -math.inf, x[0]
+    set_constant(coefficients, 0, y[0])
     for i in range(1, n):
-        value = 0.5 * (y[i - 1] + y[i]) if compat else y[i]
-        put(pieces, i, 0.5 * (x[i - 1] + x[i]), x[i], value)
+        places[0, i], places[1, i] = 0.5 * (x[i - 1] + x[i]), x[i]
+        set_constant(coefficients, i, 0.5 * (y[i - 1] + y[i]) if compat else y[i])
     if compat and n > 1:
-        put(pieces, n, x[n - 1] + 0.5 * (x[n - 1] - x[n - 2]), x[n - 1], y[n - 1])
+        places[0, n], places[1, n] = x[n - 1] + 0.5 * (x[n - 1] - x[n - 2]), x[n - 1]
+        set_constant(coefficients, n, y[n - 1])
         return n + 1
     return n
 
 
 @compiled
-def natural_pieces(x: Floats, y: Floats, n: int, work: Floats, pieces: Floats) -> None:
-    """Write the cubic spline whose second derivative is 0 at both ends, rows 1 to n - 1."""
-    # second derivatives by elimination down the three diagonals
-    factor, second = work[0], work[1]
-    factor[0], second[0] = 0.0, 0.0
+def linear_pieces(x: Floats, y: Floats, coefficients: Floats) -> None:
+    """Write straight lines between the knots, pieces 1 to n - 1."""
+    for i in range(x.size - 1):
+        inverse = 1.0 / (x[i + 1] - x[i])
+        for s in range(y.shape[1]):
+            coefficients[i + 1, 0, s] = y[i, s]
+            coefficients[i + 1, 1, s] = (y[i + 1, s] - y[i, s]) * inverse
+            coefficients[i + 1, 2, s] = 0.0
+            coefficients[i + 1, 3, s] = 0.0
+
+
+@compiled
+def natural_pieces(x: Floats, y: Floats, work: Floats, coefficients: Floats) -> None:
+    """Write the cubic spline whose second derivative is 0 at both ends, pieces 1 to n - 1."""
+    n, sets = y.shape
+    factor = np.zeros(n)
+    second = work  # second derivatives, by elimination down the three diagonals
+    second[0, :] = 0.0
+    second[n - 1, :] = 0.0
     for i in range(1, n - 1):
-        h_0, h_1 = x[i] - x[i - 1], x[i + 1] - x[i]
-        pivot = 2.0 * (h_0 + h_1) - h_0 * factor[i - 1]
-        bend = (y[i + 1] - y[i]) / h_1 - (y[i] - y[i - 1]) / h_0
-        factor[i] = h_1 / pivot
-        second[i] = (6.0 * bend - h_0 * second[i - 1]) / pivot
-    second[n - 1] = 0.0
+        h, h_1 = x[i] - x[i - 1], x[i + 1] - x[i]
+        inverse, inverse_1 = 1.0 / h, 1.0 / h_1
+        pivot = 1.0 / (2.0 * (h + h_1) - h * factor[i - 1])
+        factor[i] = h_1 * pivot
+        for s in range(sets):
+            bend = (y[i + 1, s] - y[i, s]) * inverse_1 - (y[i, s] - y[i - 1, s]) * inverse
+            second[i, s] = (6.0 * bend - h * second[i - 1, s]) * pivot
     for i in range(n - 2, 0, -1):
-        second[i] -= factor[i] * second[i + 1]
+        for s in range(sets):
+            second[i, s] -= factor[i] * second[i + 1, s]
     for i in range(n - 1):
         h = x[i + 1] - x[i]
-        put(pieces, i + 1, x[i], x[i], y[i])
-        pieces[i + 1, 3] = (y[i + 1] - y[i]) / h - h * (2.0 * second[i] + second[i + 1]) / 6.0
-        pieces[i + 1, 4] = 0.5 * second[i]
-        pieces[i + 1, 5] = (second[i + 1] - second[i]) / (6.0 * h)
+        inverse, sixth = 1.0 / h, h / 6.0
+        for s in range(sets):
+            here, there = second[i, s], second[i + 1, s]
+            slope = (y[i + 1, s] - y[i, s]) * inverse
+            coefficients[i + 1, 0, s] = y[i, s]
+            coefficients[i + 1, 1, s] = slope - sixth * (2.0 * here + there)
+            coefficients[i + 1, 2, s] = 0.5 * here
+            coefficients[i + 1, 3, s] = (there - here) * inverse / 6.0
 
 
-@compiled
-def linear_pieces(x: Floats, y: Floats, n: int, pieces: Floats) -> None:
-    """Write straight lines between the knots, rows 1 to n - 1."""
+@compiled_dividing
+def akima_slopes(x: Floats, y: Floats, slope: Floats) -> None:
+    """Write the slopes of the intervals, that of interval i at i + 2, and two beyond each end."""
+    n, sets = y.shape
     for i in range(n - 1):
-        put(pieces, i + 1, x[i], x[i], y[i])
-        pieces[i + 1, 3] = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+        inverse = 1.0 / (x[i + 1] - x[i])
+        for s in range(sets):
+            slope[i + 2, s] = (y[i + 1, s] - y[i, s]) * inverse
+    for s in range(sets):
+        slope[1, s] = 2.0 * slope[2, s] - slope[3, s]
+        slope[0, s] = 3.0 * slope[2, s] - 2.0 * slope[3, s]
+        slope[n + 1, s] = 2.0 * slope[n, s] - slope[n - 1, s]
+        slope[n + 2, s] = 3.0 * slope[n, s] - 2.0 * slope[n - 1, s]
 
 
-@compiled
-def akima_pieces(x: Floats, y: Floats, n: int, work: Floats, pieces: Floats) -> None:
-    """Write Akima's spline, rows 1 to n - 1; a corner between two straight lines stays sharp."""
-    slope = work[0]  # slope[i + 2] belongs to the interval i
-    for i in range(n - 1):
-        slope[i + 2] = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
-    slope[1] = 2.0 * slope[2] - slope[3]
-    slope[0] = 3.0 * slope[2] - 2.0 * slope[3]
-    slope[n + 1] = 2.0 * slope[n] - slope[n - 1]
-    slope[n + 2] = 3.0 * slope[n] - 2.0 * slope[n - 1]
-    for i in range(n - 1):
+@compiled_dividing
+def akima_pieces(x: Floats, y: Floats, slope: Floats, coefficients: Floats) -> None:
+    """Write Akima's spline, pieces 1 to n - 1; a corner between two straight lines stays sharp."""
+    akima_slopes(x, y, slope)
+    for i in range(x.size - 1):
         h = x[i + 1] - x[i]
-        m = slope[i + 2]
-        put(pieces, i + 1, x[i], x[i], y[i])
-        left, right = abs(slope[i + 1] - slope[i]), abs(slope[i + 3] - m)
-        if left + right == 0.0:
-            pieces[i + 1, 3] = m
-            continue
-        alpha = left / (left + right)
-        begin = (1.0 - alpha) * slope[i + 1] + alpha * m
-        left, right = abs(m - slope[i + 1]), abs(slope[i + 4] - slope[i + 3])
-        end = m
-        if left + right != 0.0:
-            alpha = left / (left + right)
-            end = (1.0 - alpha) * m + alpha * slope[i + 3]
-        pieces[i + 1, 3] = begin
-        pieces[i + 1, 4] = (3.0 * m - 2.0 * begin - end) / h
-        pieces[i + 1, 5] = (begin + end - 2.0 * m) / (h * h)
+        inverse, inverse_2 = 1.0 / h, 1.0 / (h * h)
+        for s in range(y.shape[1]):
+            m = slope[i + 2, s]
+            left = abs(slope[i + 1, s] - slope[i, s])
+            total = abs(slope[i + 3, s] - m) + left
+            alpha = left / total
+            begin = (1.0 - alpha) * slope[i + 1, s] + alpha * m
+            begin = m if total == 0.0 else begin
+            left_1 = abs(m - slope[i + 1, s])
+            total_1 = abs(slope[i + 4, s] - slope[i + 3, s]) + left_1
+            alpha_1 = left_1 / total_1
+            end = (1.0 - alpha_1) * m + alpha_1 * slope[i + 3, s]
+            end = m if total_1 == 0.0 else end
+            # two equal slopes on the left and two on the right: a straight line whatever follows
+            end = m if total == 0.0 else end
+            coefficients[i + 1, 0, s] = y[i, s]
+            coefficients[i + 1, 1, s] = begin
+            coefficients[i + 1, 2, s] = (3.0 * m - 2.0 * begin - end) * inverse
+            coefficients[i + 1, 3, s] = (begin + end - 2.0 * m) * inverse_2
 
 
 @compiled
-def hold(pieces: Floats, row: int, start: float, distance: float, source: int) -> None:
-    """Write the value that a piece reaches at a distance from its anchor, from there on."""
-    value = pieces[source, 2] + distance * (pieces[source, 3] + distance * pieces[source, 4])
-    put(pieces, row, start, pieces[source, 1], value)
+def end_pieces(x: Floats, y: Floats, beyond: int, coefficients: Floats) -> None:
+    """Write the pieces left (0) and right (n) of the knots: constant, or touching parabolas."""
+    n = x.size
+    h = x[n - 1] - x[n - 2]
+    set_constant(coefficients, 0, y[0])
+    set_constant(coefficients, n, y[n - 1])
+    if beyond == NEAREST:
+        return
+    for s in range(y.shape[1]):
+        b, c, d = coefficients[n - 1, 1, s], coefficients[n - 1, 2, s], coefficients[n - 1, 3, s]
+        coefficients[n, 1, s] = b + h * (2.0 * c + 3.0 * h * d)
+        coefficients[n, 2, s] = c + 3.0 * h * d
+        coefficients[0, 1, s] = coefficients[1, 1, s]
+        coefficients[0, 2, s] = coefficients[1, 2, s]
+
+
+@compiled
+def value_at_distance(coefficients: Floats, piece: int, u: float, value: Floats) -> None:
+    """Write the values of a piece at a distance from its anchor."""
+    for s in range(value.size):
+        inner = coefficients[piece, 2, s] + u * coefficients[piece, 3, s]
+        inner = coefficients[piece, 1, s] + u * inner
+        value[s] = coefficients[piece, 0, s] + u * inner
+
+
+@compiled
+def add_limits(
+    x: Floats, count: int, beyond: int, reach: float, places: Floats, coefficients: Floats
+) -> int:
+    """Let the end pieces reach so far beyond the knots, and add a constant or NaN behind each."""
+    for i in range(count, 0, -1):
+        places[0, i], places[1, i] = places[0, i - 1], places[1, i - 1]
+        coefficients[i] = coefficients[i - 1]
+    value = np.full(coefficients.shape[2], math.nan)
+    first, last = x[0], x[x.size - 1]
+    end = last + reach
+    places[0, 1] = first - reach
+    if beyond == LIMIT:
+        value_at_distance(coefficients, 1, first - reach - places[1, 1], value)
+    places[0, 0], places[1, 0] = -math.inf, first
+    set_constant(coefficients, 0, value)
+    if beyond == LIMIT:
+        value_at_distance(coefficients, count, end - places[1, count], value)
+    else:
+        end = np.nextafter(end, math.inf)
+    places[0, count + 1], places[1, count + 1] = end, last
+    set_constant(coefficients, count + 1, value)
+    return count + 2
 
 
 @compiled
 def make_pieces(
     x: Floats,
     y: Floats,
-    n: int,
     style: int,
     beyond: int,
     reach: float,
     work: Floats,
-    pieces: Floats,
+    places: Floats,
+    coefficients: Floats,
 ) -> int:
-    """Write the pieces through the first n knots; return their number.
+    """Write the pieces through all knots for each set of values; return their number.
 
-    ``style`` is one that n knots allow. Beyond the end knots the pieces continue as the quadratic
-    that touches the end; up to ``reach`` from the knot, then hold the value reached (LIMIT) or NaN
-    (MISSING). NEAREST holds the value of the knot, REFERENCE never ends.
+    ``style`` is one that the knots allow; ``work`` is (knots + 3, sets). Beyond the end knots the
+    pieces continue as the parabola that touches the end, up to ``reach`` from the knot, then hold
+    the value reached (LIMIT) or NaN (MISSING). NEAREST holds the value of the knot, REFERENCE
+    never ends. Constant pieces end for MISSING only.
     """
+    n = x.size
     if n == 0:
-        put(pieces, 0, -math.inf, 0.0, math.nan)
+        places[0, 0], places[1, 0] = -math.inf, 0.0
+        set_constant(coefficients, 0, np.full(y.shape[1], math.nan))
         return 1
-    first, last = x[0], x[n - 1]
     if style <= CONSTANT_COMPAT:
-        count = constant_pieces(x, y, n, style == CONSTANT_COMPAT, pieces)
+        count = constant_pieces(x, y, style == CONSTANT_COMPAT, places, coefficients)
         if beyond == MISSING:
-            for row in range(count, 0, -1):
-                pieces[row] = pieces[row - 1]
-            put(pieces, 0, -math.inf, first, math.nan)
-            pieces[1, 0] = first - reach
-            put(pieces, count + 1, np.nextafter(last + reach, math.inf), last, math.nan)
-            count += 2
+            return add_limits(x, count, beyond, reach, places, coefficients)
         return count
     if style == NATURAL_SPLINE:
-        natural_pieces(x, y, n, work, pieces)
+        natural_pieces(x, y, work, coefficients)
     elif style == AKIMA:
-        akima_pieces(x, y, n, work, pieces)
+        akima_pieces(x, y, work, coefficients)
     else:
-        linear_pieces(x, y, n, pieces)
-    # row 0 is left of the knots, rows n and n + 1 are right of them
-    h = last - x[n - 2]
-    end = n - 1
-    b = pieces[end, 3] + h * (2.0 * pieces[end, 4] + 3.0 * h * pieces[end, 5])
-    c = pieces[end, 4] + 3.0 * h * pieces[end, 5]
-    put(pieces, n, last, last, y[n - 1])
-    put(pieces, 0, -math.inf, first, y[0])
-    if beyond == NEAREST:
-        return n + 1
-    pieces[n, 3], pieces[n, 4] = b, c
-    pieces[0, 3], pieces[0, 4] = pieces[1, 3], pieces[1, 4]
-    if beyond == REFERENCE:
-        return n + 1
-    for row in range(n + 1, 0, -1):
-        pieces[row] = pieces[row - 1]
-    pieces[1, 0] = first - reach
-    if beyond == LIMIT:
-        hold(pieces, 0, -math.inf, -reach, 1)
-        hold(pieces, n + 2, last + reach, reach, n + 1)
-    else:
-        put(pieces, 0, -math.inf, first, math.nan)
-        put(pieces, n + 2, np.nextafter(last + reach, math.inf), last, math.nan)
-    return n + 3
+        linear_pieces(x, y, coefficients)
+    end_pieces(x, y, beyond, coefficients)
+    places[0, 0], places[1, 0] = -math.inf, x[0]
+    for i in range(n):
+        places[0, i + 1], places[1, i + 1] = x[i], x[i]
+    # the last knot starts the piece on its right; pieces 0 to n exist
+    if beyond not in (NEAREST, REFERENCE):
+        return add_limits(x, n + 1, beyond, reach, places, coefficients)
+    return n + 1
 
 
 @compiled
-def value_at(pieces: Floats, row: int, position: float) -> float:
-    """Return the value of a piece at a position."""
-    u = position - pieces[row, 1]
-    inner = pieces[row, 3] + u * (pieces[row, 4] + u * pieces[row, 5])
-    value: float = pieces[row, 2] + u * inner
+def value_at(anchor: float, coefficients: Floats, piece: int, position: float) -> float:
+    """Return the value of a piece of the first set at a position."""
+    u = position - anchor
+    inner = coefficients[piece, 2, 0] + u * coefficients[piece, 3, 0]
+    inner = coefficients[piece, 1, 0] + u * inner
+    value: float = coefficients[piece, 0, 0] + u * inner
     return value
 
 
 @compiled
 def interpolate_into(
-    x: Floats,
-    y: Floats,
-    positions: Floats,
-    style: int,
-    beyond: int,
-    reach: float,
-    out: Floats,
+    x: Floats, y: Floats, positions: Floats, style: int, beyond: int, reach: float, out: Floats
 ) -> None:
     """Write the interpolant through finite knots at any positions; NaN at NaN."""
     n = x.size
-    work = np.empty((2, n + 4))
-    pieces = np.empty((n + EXTRA, 6))
-    count = make_pieces(x, y, n, reduced_style(style, n), beyond, reach, work, pieces)
+    places, coefficients = np.empty((2, n + EXTRA)), np.empty((n + EXTRA, 4, 1))
+    count = make_pieces(
+        x,
+        y.reshape((n, 1)),
+        reduced_style(style, n),
+        beyond,
+        reach,
+        np.empty((n + 3, 1)),
+        places,
+        coefficients,
+    )
     for i in range(positions.size):
         position = positions[i]
         if not math.isfinite(position):
@@ -217,97 +278,8 @@ def interpolate_into(
         low, high = 0, count
         while high - low > 1:
             middle = (low + high) // 2
-            if pieces[middle, 0] <= position:
+            if places[0, middle] <= position:
                 low = middle
             else:
                 high = middle
-        out[i] = value_at(pieces, low, position)
-
-
-@compiled
-def finite_knots(x: Floats, y: Floats, kept_x: Floats, kept_y: Floats) -> int:
-    """Copy the knots whose value is finite; return their number."""
-    n = 0
-    for i in range(x.size):
-        if math.isfinite(y[i]):
-            kept_x[n], kept_y[n] = x[i], y[i]
-            n += 1
-    return n
-
-
-@compiled
-def values_by_row(
-    knots: Floats,
-    grid: Floats,
-    positions: Floats,
-    style: int,
-    strict: bool,
-    beyond: int,
-    reach: float,
-    out: Floats,
-) -> bool:
-    """Interpolate each column of a grid to ascending positions; return False if strict and short.
-
-    ``out`` is (positions, columns); a column without finite knot is NaN.
-    """
-    n, columns = grid.shape
-    work = np.empty((2, n + 4))
-    pieces = np.empty((n + EXTRA, 6))
-    kept_x, kept_y = np.empty(n), np.empty(n)
-    for column in range(columns):
-        kept = finite_knots(knots, grid[:, column].copy(), kept_x, kept_y)
-        chosen = reduced_style(style, kept)
-        if strict and kept > 0 and chosen != style:
-            return False
-        count = make_pieces(kept_x, kept_y, kept, chosen, beyond, reach, work, pieces)
-        row = 0
-        for i in range(positions.size):
-            while row + 1 < count and pieces[row + 1, 0] <= positions[i]:
-                row += 1
-            out[i, column] = value_at(pieces, row, positions[i])
-    return True
-
-
-@compiled
-def render_piece(piece: Floats, start: int, origin: float, out: NDArray[np.float32]) -> None:
-    """Evaluate one piece at consecutive pixels."""
-    anchor, a, b, c, d = piece[1], piece[2], piece[3], piece[4], piece[5]
-    offset = origin - anchor
-    for i in range(out.size):
-        u = np.float64(start + i) + offset
-        out[i] = np.float32(a + u * (b + u * (c + u * d)))
-
-
-@compiled
-def render_rows(
-    knots: Floats,
-    values: Floats,
-    origin: int,
-    style: int,
-    strict: bool,
-    beyond: int,
-    reach: float,
-    out: NDArray[np.float32],
-) -> bool:
-    """Interpolate each row of values along x to every pixel; return False if strict and short."""
-    height, width = out.shape
-    n = knots.size
-    work = np.empty((2, n + 4))
-    pieces = np.empty((n + EXTRA, 6))
-    kept_x, kept_y = np.empty(n), np.empty(n)
-    for y in range(height):
-        kept = finite_knots(knots, values[y], kept_x, kept_y)
-        chosen = reduced_style(style, kept)
-        if strict and kept > 0 and chosen != style:
-            return False
-        count = make_pieces(kept_x, kept_y, kept, chosen, beyond, reach, work, pieces)
-        start = 0
-        for row in range(count):
-            stop = width
-            if row + 1 < count:
-                # the first pixel at or beyond the start of the next piece
-                stop = min(max(math.ceil(pieces[row + 1, 0] - origin), start), width)
-            if stop > start:
-                render_piece(pieces[row], start, float(origin), out[y, start:stop])
-            start = stop
-    return True
+        out[i] = value_at(places[1, low], coefficients, low, position)

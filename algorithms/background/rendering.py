@@ -17,7 +17,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.background import pieces
 from skyloom.algorithms.background.filling import harmonic_fill
 from skyloom.algorithms.background.geometry import Box, bin_centers, bin_edges, box_of_background
 from skyloom.algorithms.background.interpolation import (
@@ -31,6 +30,7 @@ from skyloom.algorithms.background.interpolation import (
     checked,
     style_for,
 )
+from skyloom.algorithms.background.render_kernels import render
 from skyloom.algorithms.errors import (
     ConfigurationError,
     EmptyBackgroundWarning,
@@ -210,7 +210,11 @@ def axis_styles(rendering: Rendering, bins: tuple[int, int]) -> tuple[Style, Sty
 
 
 def render_grid(
-    level: NDArray[Any], whole: Box, part: Box | None = None, rendering: Rendering | None = None
+    level: NDArray[Any],
+    whole: Box,
+    part: Box | None = None,
+    rendering: Rendering | None = None,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Return a grid of bins that tile a box as pixels; see `render_background`.
 
@@ -222,6 +226,8 @@ def render_grid(
     part : Box, optional
         What to render.
     rendering : Rendering, optional
+    out : ndarray, shape of the part, float32, optional
+        Where to write the pixels; a new array by default.
 
     Returns
     -------
@@ -234,8 +240,8 @@ def render_grid(
     """
     rendering = rendering or Rendering()
     part = part or whole
-    grid = np.array(level, dtype=np.float64)
-    out = np.empty(part.shape, np.float32)
+    grid = np.array(level, dtype=np.float64, order="C")
+    out = np.empty(part.shape, np.float32) if out is None else out
     good = np.isfinite(grid)
     if not good.any():
         out[:] = np.nan
@@ -246,26 +252,18 @@ def render_grid(
     height, width = whole.shape
     knots_y = bin_centers(bin_edges(height, grid.shape[0]), whole.y_start)
     knots_x = bin_centers(bin_edges(width, grid.shape[1]), whole.x_start)
-    beyond = BEYOND[rendering.extrapolate]
-    strict = rendering.undersampling == "throw"
-    rows = np.empty((part.shape[0], grid.shape[1]))
-    enough = pieces.values_by_row(
+    enough = render(
         knots_y,
-        grid,
-        np.arange(part.y_start, part.y_stop, dtype=np.float64),
-        STYLES[styles[0]],
-        strict,
-        beyond,
-        rendering.max_extrapolation * height / grid.shape[0],
-        rows,
-    ) and pieces.render_rows(
         knots_x,
-        rows,
-        part.x_start,
-        STYLES[styles[1]],
-        strict,
-        beyond,
-        rendering.max_extrapolation * width / grid.shape[1],
+        grid,
+        (part.y_start, part.x_start),
+        (STYLES[styles[0]], STYLES[styles[1]]),
+        rendering.undersampling == "throw",
+        BEYOND[rendering.extrapolate],
+        (
+            rendering.max_extrapolation * height / grid.shape[0],
+            rendering.max_extrapolation * width / grid.shape[1],
+        ),
         out,
     )
     if not enough:
@@ -285,7 +283,7 @@ def _render_blocks(
     empty = 0
     for index in np.ndindex(*leading):
         empty += not np.isfinite(level[index]).any()
-        out[index] = render_grid(level[index], whole, part, rendering)
+        render_grid(level[index], whole, part, rendering, out[index])
     if empty:
         warnings.warn(
             f"{empty} of {max(int(np.prod(leading)), 1)} backgrounds have no good bin: their "

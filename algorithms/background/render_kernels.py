@@ -1,0 +1,211 @@
+"""Kernels of rendering: columns of bins to rows of pixels, rows of bins to pixels, in strips."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.background.pieces import EXTRA, make_pieces, reduced_style, value_at
+from skyloom.algorithms.compiled import compiled
+
+__all__: list[str] = []  # kernels for the modules of this package
+
+STRIP = 64  # rows of pixels that are treated together
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@compiled
+def column_pieces(
+    knots: Floats,
+    grid: Floats,
+    style: int,
+    strict: bool,
+    beyond: int,
+    reach: float,
+    places: Floats,
+    coefficients: Floats,
+    count: Counts,
+) -> bool:
+    """Write the pieces of each column of a grid; return False if strict and short of knots."""
+    n, columns = grid.shape
+    work, x, y = np.empty((n + 3, 1)), np.empty(n), np.empty((n, 1))
+    for column in range(columns):
+        kept = 0
+        for i in range(n):
+            if math.isfinite(grid[i, column]):
+                x[kept], y[kept, 0] = knots[i], grid[i, column]
+                kept += 1
+        chosen = reduced_style(style, kept)
+        if strict and kept > 0 and chosen != style:
+            return False
+        count[column] = make_pieces(
+            x[:kept], y[:kept], chosen, beyond, reach, work, places[column], coefficients[column]
+        )
+    return True
+
+
+@compiled
+def column_values(
+    places: Floats,
+    coefficients: Floats,
+    count: Counts,
+    start: int,
+    stop: int,
+    current: Counts,
+    values: Floats,
+) -> None:
+    """Evaluate each column at consecutive rows of pixels; ``current`` pieces move on with them."""
+    for column in range(count.size):
+        piece = current[column]
+        for y in range(start, stop):
+            position = np.float64(y)
+            while piece + 1 < count[column] and places[column, 0, piece + 1] <= position:
+                piece += 1
+            values[column, y - start] = value_at(
+                places[column, 1, piece], coefficients[column], piece, position
+            )
+        current[column] = piece
+
+
+@compiled
+def equally_finite(values: Floats) -> bool:
+    """Return whether each row of values is finite everywhere or nowhere."""
+    for row in values:
+        finite = 0
+        for value in row:
+            finite += int(math.isfinite(value))
+        if 0 < finite < row.size:
+            return False
+    return True
+
+
+@compiled
+def first_pixels(
+    places: Floats, count: int, origin: int, width: int, starts: NDArray[np.uint64]
+) -> None:
+    """Write the first pixel at or beyond the start of each piece, and the width behind them."""
+    starts[0] = 0
+    for piece in range(1, count):
+        place = math.ceil(places[0, piece] - origin)
+        starts[piece] = min(max(place, np.int64(starts[piece - 1])), width)
+    starts[count] = width
+
+
+@compiled
+def render_row(
+    anchors: Floats,
+    coefficients: Floats,
+    row: int,
+    starts: NDArray[np.uint64],
+    positions: Floats,
+    out: NDArray[np.float32],
+) -> None:
+    """Evaluate the pieces of a set of values at the pixels of a row."""
+    for piece in range(starts.size - 1):
+        anchor = anchors[piece]
+        a, b = coefficients[piece, 0, row], coefficients[piece, 1, row]
+        c, d = coefficients[piece, 2, row], coefficients[piece, 3, row]
+        # indices without sign need no guard against negative ones, so that the loop has vectors
+        for i in range(starts[piece], starts[piece + 1]):
+            u = positions[i] - anchor
+            out[i] = np.float32(a + u * (b + u * (c + u * d)))
+
+
+@compiled
+def render_rows(
+    knots: Floats,
+    values: Floats,
+    style: int,
+    strict: bool,
+    beyond: int,
+    reach: float,
+    positions: Floats,
+    work: Floats,
+    places: Floats,
+    coefficients: Floats,
+    out: NDArray[np.float32],
+) -> bool:
+    """Interpolate rows whose values (knots, rows) lack the same knots; False if short of them."""
+    n, rows = values.shape
+    x, y = np.empty(n), np.empty((n, rows))
+    kept = 0
+    for i in range(n):
+        if math.isfinite(values[i, 0]):
+            x[kept] = knots[i]
+            y[kept] = values[i]
+            kept += 1
+    chosen = reduced_style(style, kept)
+    if strict and kept > 0 and chosen != style:
+        return False
+    count = make_pieces(x[:kept], y[:kept], chosen, beyond, reach, work, places, coefficients)
+    starts = np.empty(count + 1, np.uint64)
+    first_pixels(places, count, int(positions[0]), positions.size, starts)
+    for row in range(rows):
+        render_row(places[1], coefficients, row, starts, positions, out[row])
+    return True
+
+
+@compiled
+def render(
+    knots_y: Floats,
+    knots_x: Floats,
+    grid: Floats,
+    corner: tuple[int, int],
+    styles: tuple[int, int],
+    strict: bool,
+    beyond: int,
+    reach: tuple[float, float],
+    out: NDArray[np.float32],
+) -> bool:
+    """Interpolate a grid to pixels from a corner (y, x) on; return False if strict and short.
+
+    Columns first, then rows, in strips: what lies between stays in cache.
+    """
+    height, width = out.shape
+    bins_y, n = grid.shape
+    column_places = np.empty((n, 2, bins_y + EXTRA))
+    column_coefficients = np.empty((n, bins_y + EXTRA, 4, 1))
+    count, current = np.empty(n, np.int64), np.zeros(n, np.int64)
+    if not column_pieces(
+        knots_y,
+        grid,
+        styles[0],
+        strict,
+        beyond,
+        reach[0],
+        column_places,
+        column_coefficients,
+        count,
+    ):
+        return False
+    values = np.empty((n, STRIP))
+    work = np.empty((n + 3, STRIP))
+    places, coefficients = np.empty((2, n + EXTRA)), np.empty((n + EXTRA, 4, STRIP))
+    positions = np.arange(corner[1], corner[1] + width).astype(np.float64)
+    for top in range(0, height, STRIP):
+        rows = min(STRIP, height - top)
+        start = corner[0] + top
+        column_values(
+            column_places, column_coefficients, count, start, start + rows, current, values
+        )
+        step = rows if equally_finite(values[:, :rows]) else 1
+        for row in range(0, rows, step):
+            if not render_rows(
+                knots_x,
+                values[:, row : row + step],
+                styles[1],
+                strict,
+                beyond,
+                reach[1],
+                positions,
+                work[:, :step],
+                places,
+                coefficients[:, :, :step],
+                out[top + row : top + row + step],
+            ):
+                return False
+    return True
