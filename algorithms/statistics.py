@@ -8,7 +8,6 @@ test is inclusive; the number of passes is fixed. Results are the same bit for b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,12 +17,20 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary
 from skyloom.algorithms.clip_correction import clipped_variance_factor
+from skyloom.algorithms.pixel_arrays import floating
 from skyloom.algorithms.sampled_clipping import clipped
+from skyloom.algorithms.stack import stack
+from skyloom.algorithms.units import squared_units
+from skyloom.algorithms.vocabulary import IGNORED_PLANES
 
-__all__ = ["IGNORED_PLANES", "ClippedMoments", "clipped_moments", "clipped_statistics"]
-
-IGNORED_PLANES = ("BAD", "SAT", "SUSPECT", "NO_DATA")
-"""Mask planes whose pixels no statistic uses unless told otherwise."""
+__all__ = [
+    "IGNORED_PLANES",
+    "ClippedMoments",
+    "clipped_moments",
+    "clipped_statistics",
+    "squared_units",
+    "stack",
+]
 
 
 class ClippedMoments(NamedTuple):
@@ -93,7 +100,7 @@ def clipped_moments(
     else:
         # bytes of 0 and 1, of which 0 is the one left out
         mask, legend = _flat(np.asarray(good).astype(bool, copy=False).view(np.uint8)), (1, 1)
-    return _moments(_flat(_floating(values)), mask, legend, clip, iterations)
+    return _moments(_flat(floating(values)), mask, legend, clip, iterations)
 
 
 def clipped_statistics(
@@ -234,21 +241,6 @@ def _check_mask(image: xr.DataArray, mask: xr.DataArray, dims: list[Hashable]) -
         raise ValueError(f"mask has shape {dict(mask.sizes)}, the image has {dict(image.sizes)}")
 
 
-def squared_units(units: str) -> str:
-    """Return the square of a unit as astropy reads it: ``electron/adu`` to ``electron2/adu2``."""
-    return re.sub(
-        r"([A-Za-z_]+)(?:\*\*|\^)?(-?\d+)?",
-        lambda factor: f"{factor[1]}{2 * int(factor[2] or 1)}",
-        units,
-    )
-
-
-def _floating(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the values as native float32 if that holds them exactly, else as float64."""
-    small = values.dtype.itemsize <= (4 if values.dtype.kind == "f" else 2)
-    return values.astype(np.float32 if small else np.float64, copy=False)
-
-
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only view in one dimension: one compiled version serves every caller."""
     flat = np.ascontiguousarray(array).reshape(-1).view()
@@ -281,7 +273,7 @@ def _moments_of_blocks(
 ) -> NDArray[np.float64]:
     """Return the statistics over the last ``axes`` axes, along a new last axis."""
     leading = image.shape[: image.ndim - axes]
-    values = _floating(image)
+    values = floating(image)
     legend = (0, 1)
     if mask is None:
         mask = np.empty(0, np.uint8)

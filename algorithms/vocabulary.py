@@ -82,6 +82,9 @@ MASK_PLANES: Final[Mapping[str, int]] = {
 }
 """Bit value of each plane in masks that skyloom makes; read others by their own legend."""
 
+IGNORED_PLANES: Final = ("BAD", "SAT", "SUSPECT", "NO_DATA")
+"""Mask planes whose pixels no statistic uses unless told otherwise."""
+
 
 def mask_attributes() -> dict[str, Any]:
     """Return the CF attributes that every mask array carries.
