@@ -10,7 +10,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.background import pieces
 from skyloom.algorithms.background.geometry import (
     Box,
     bin_centers,
@@ -20,6 +19,7 @@ from skyloom.algorithms.background.geometry import (
 from skyloom.algorithms.background.interpolation import STYLES, Style, checked
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.focal_plane import to_focal_plane
+from skyloom.algorithms.sky import pieces
 from skyloom.algorithms.statistics import squared_units
 
 __all__ = ["check_inside", "frame_in_bins", "samples_of_bins"]

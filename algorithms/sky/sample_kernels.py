@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.background.pieces import (
+from skyloom.algorithms.clipping import load_block
+from skyloom.algorithms.compiled import compiled
+from skyloom.algorithms.sampled_clipping import clipped
+from skyloom.algorithms.sky.pieces import (
     EXTRA,
     finite_knots,
     make_pieces,
     reduced_style,
     render_piece,
 )
-from skyloom.algorithms.clipping import load_block
-from skyloom.algorithms.compiled import compiled
-from skyloom.algorithms.sampled_clipping import clipped
 
 __all__: list[str] = []  # kernels for the modules of this room
 

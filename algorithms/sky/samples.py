@@ -17,7 +17,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.background import pieces
 from skyloom.algorithms.background.geometry import (
     Box,
     bin_centers,
@@ -30,6 +29,7 @@ from skyloom.algorithms.clip_correction import clipped_variance_factor
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.pixel_arrays import native
+from skyloom.algorithms.sky import pieces
 from skyloom.algorithms.sky.frame_bins import check_inside
 from skyloom.algorithms.sky.sample_kernels import (
     MOMENTS,
