@@ -35,6 +35,7 @@ LAYER: Final = "layer"
 SOURCE_AMP: Final = "source_amp"
 KNOT: Final = "knot"
 DEFECT: Final = "defect"
+LEVEL_CELL: Final = "level_cell"
 FILTER: Final = "physical_filter"
 
 # Units, as astropy reads them -----------------------------------------------------------------
@@ -202,6 +203,16 @@ class ScaleStatus(IntEnum):
     DEGENERATE = 3
     FROM_PRIOR = 4
     NOT_CONVERGED = 5
+    NOT_MEASURED = 255
+
+
+class SkyLevelStatus(IntEnum):
+    """Why the sky level of an exposure is good for a sky frame or not."""
+
+    OK = 0
+    NONFINITE = 1
+    NONPOSITIVE = 2
+    INSIGNIFICANT = 3
     NOT_MEASURED = 255
 
 
