@@ -47,13 +47,13 @@ def load_row(
             value = pixels[i]
             good = abs(value) <= largest
             out[i] = value if good else not_a_number
-            n += np.int64(good)
+            n += int(good)
     else:
         for i in range(pixels.size):
             value = pixels[i] if ((mask[i] ^ flip) & bits) == 0 else not_a_number
             good = abs(value) <= largest
             out[i] = value if good else not_a_number
-            n += np.int64(good)
+            n += int(good)
     return n
 
 
@@ -69,16 +69,16 @@ def block_sums(
     n = 0
     for s in range(block.shape[0]):
         for k in range(LANES):
-            a, b = np.float64(block[s, 0, k]) - center, np.float64(block[s, 1, k]) - center
-            c, d = np.float64(block[s, 2, k]) - center, np.float64(block[s, 3, k]) - center
-            in_a, in_b = abs(a) <= half_width, abs(b) <= half_width
-            in_c, in_d = abs(c) <= half_width, abs(d) <= half_width
+            d_a, d_b = np.float64(block[s, 0, k]) - center, np.float64(block[s, 1, k]) - center
+            d_c, d_d = np.float64(block[s, 2, k]) - center, np.float64(block[s, 3, k]) - center
+            in_a, in_b = abs(d_a) <= half_width, abs(d_b) <= half_width
+            in_c, in_d = abs(d_c) <= half_width, abs(d_d) <= half_width
             # one choice a value, and no arithmetic inside it, is what becomes vectors
-            a = a if in_a else 0.0
-            b = b if in_b else 0.0
-            c = c if in_c else 0.0
-            d = d if in_d else 0.0
-            n += np.int64(in_a) + np.int64(in_b) + np.int64(in_c) + np.int64(in_d)
+            a = d_a if in_a else 0.0
+            b = d_b if in_b else 0.0
+            c = d_c if in_c else 0.0
+            d = d_d if in_d else 0.0
+            n += int(in_a) + int(in_b) + int(in_c) + int(in_d)
             lanes[0, k] += (a + b) + (c + d)
             lanes[1, k] += (a * a + b * b) + (c * c + d * d)
     width = LANES // 2

@@ -116,7 +116,7 @@ def render_row(
 
 
 @compiled
-def render_rows(
+def render_strip(
     knots: Floats,
     values: Floats,
     style: int,
@@ -129,7 +129,7 @@ def render_rows(
     coefficients: Floats,
     out: NDArray[np.float32],
 ) -> bool:
-    """Interpolate rows whose values (knots, rows) lack the same knots; False if short of them."""
+    """Interpolate rows whose values (knots, rows) lack the same knots; False if too few remain."""
     n, rows = values.shape
     x, y = np.empty(n), np.empty((n, rows))
     kept = 0
@@ -146,6 +146,116 @@ def render_rows(
     first_pixels(places, count, int(positions[0]), positions.size, starts)
     for row in range(rows):
         render_row(places[1], coefficients, row, starts, positions, out[row])
+    return True
+
+
+@compiled
+def render_rows_of(
+    knots: Floats,
+    values: Floats,
+    style: int,
+    strict: bool,
+    beyond: int,
+    reach: float,
+    positions: Floats,
+    work: Floats,
+    places: Floats,
+    coefficients: Floats,
+    out: NDArray[np.float32],
+) -> bool:
+    """Interpolate up to STRIP rows of values (knots, rows) to pixels; False if strict and short."""
+    rows = values.shape[1]
+    step = rows if equally_finite(values) else 1
+    for row in range(0, rows, step):
+        if not render_strip(
+            knots,
+            values[:, row : row + step],
+            style,
+            strict,
+            beyond,
+            reach,
+            positions,
+            work[:, :step],
+            places,
+            coefficients[:, :, :step],
+            out[row : row + step],
+        ):
+            return False
+    return True
+
+
+@compiled
+def values_by_row(
+    knots: Floats,
+    grid: Floats,
+    positions: Floats,
+    style: int,
+    strict: bool,
+    beyond: int,
+    reach: float,
+    out: Floats,
+) -> bool:
+    """Interpolate columns of a grid to ascending positions; return False if strict and short.
+
+    ``out`` is (positions, columns); a column without finite knot is NaN.
+    """
+    bins, columns = grid.shape
+    places = np.empty((columns, 2, bins + EXTRA))
+    coefficients = np.empty((columns, bins + EXTRA, 4, 1))
+    count = np.empty(columns, np.int64)
+    if not column_pieces(knots, grid, style, strict, beyond, reach, places, coefficients, count):
+        return False
+    for column in range(columns):
+        piece = 0
+        for i in range(positions.size):
+            while piece + 1 < count[column] and places[column, 0, piece + 1] <= positions[i]:
+                piece += 1
+            out[i, column] = value_at(
+                places[column, 1, piece], coefficients[column], piece, positions[i]
+            )
+    return True
+
+
+@compiled
+def render_rows(
+    knots: Floats,
+    values: Floats,
+    origin: int,
+    style: int,
+    strict: bool,
+    beyond: int,
+    reach: float,
+    out: NDArray[np.float32],
+) -> bool:
+    """Interpolate rows of values (rows, knots) to consecutive pixels from an origin on.
+
+    Returns False if strict and short of knots.
+    """
+    n = knots.size
+    height, width = out.shape
+    turned = np.empty((n, min(STRIP, height)))
+    work = np.empty((n + 3, min(STRIP, height)))
+    places = np.empty((2, n + EXTRA))
+    coefficients = np.empty((n + EXTRA, 4, min(STRIP, height)))
+    positions = np.arange(origin, origin + width).astype(np.float64)
+    for top in range(0, height, STRIP):
+        rows = min(STRIP, height - top)
+        for row in range(rows):
+            turned[:, row] = values[top + row]
+        if not render_rows_of(
+            knots,
+            turned[:, :rows],
+            style,
+            strict,
+            beyond,
+            reach,
+            positions,
+            work,
+            places,
+            coefficients,
+            out[top : top + rows],
+        ):
+            return False
     return True
 
 
@@ -192,20 +302,18 @@ def render(
         column_values(
             column_places, column_coefficients, count, start, start + rows, current, values
         )
-        step = rows if equally_finite(values[:, :rows]) else 1
-        for row in range(0, rows, step):
-            if not render_rows(
-                knots_x,
-                values[:, row : row + step],
-                styles[1],
-                strict,
-                beyond,
-                reach[1],
-                positions,
-                work[:, :step],
-                places,
-                coefficients[:, :, :step],
-                out[top + row : top + row + step],
-            ):
-                return False
+        if not render_rows_of(
+            knots_x,
+            values[:, :rows],
+            styles[1],
+            strict,
+            beyond,
+            reach[1],
+            positions,
+            work,
+            places,
+            coefficients,
+            out[top : top + rows],
+        ):
+            return False
     return True

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background import pieces, render_kernels
 from skyloom.algorithms.background.geometry import (
     Box,
     bin_centers,
@@ -19,7 +20,6 @@ from skyloom.algorithms.background.geometry import (
 from skyloom.algorithms.background.interpolation import STYLES, Style, checked
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.focal_plane import to_focal_plane
-from skyloom.algorithms.sky import pieces
 from skyloom.algorithms.statistics import squared_units
 
 __all__ = ["check_inside", "frame_in_bins", "samples_of_bins"]
@@ -179,7 +179,7 @@ def _means_along(
 ) -> Floats:
     """Return the means over bins of the interpolants along the first axis."""
     out = np.empty((len(positions), values.shape[1]))
-    pieces.values_by_row(
+    render_kernels.values_by_row(
         knots, np.ascontiguousarray(values), positions, style, False, pieces.LIMIT, reach, out
     )
     return np.asarray(np.add.reduceat(out, edges[:-1], axis=0) / np.diff(edges)[:, None])

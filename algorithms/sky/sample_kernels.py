@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skyloom.algorithms.background.render_kernels import STRIP, render_rows
 from skyloom.algorithms.clipping import load_block
 from skyloom.algorithms.compiled import compiled
 from skyloom.algorithms.sampled_clipping import clipped
-from skyloom.algorithms.sky.pieces import (
-    EXTRA,
-    finite_knots,
-    make_pieces,
-    reduced_style,
-    render_piece,
-)
 
 __all__: list[str] = []  # kernels for the modules of this room
 
@@ -31,34 +25,6 @@ Floats = NDArray[np.float64]
 MOMENTS = 8  # of `clipped`
 QUANTITIES = 8
 CORRELATED = 1e-12  # a template that varies by less of its square is constant
-
-
-@compiled
-def render_row(
-    knots: Floats,
-    values: Floats,
-    origin: int,
-    style: int,
-    beyond: int,
-    reach: float,
-    work: Floats,
-    pieces: Floats,
-    out: NDArray[np.float32],
-) -> None:
-    """Interpolate one row of values along x to every pixel."""
-    kept_x, kept_y = work[2], work[3]
-    kept = finite_knots(knots, values, kept_x, kept_y)
-    chosen = reduced_style(style, kept)
-    count = make_pieces(kept_x, kept_y, kept, chosen, beyond, reach, work, pieces)
-    start = 0
-    for row in range(count):
-        stop = out.size
-        if row + 1 < count:
-            # the first pixel at or beyond the start of the next piece
-            stop = min(max(math.ceil(pieces[row + 1, 0] - origin), start), out.size)
-        if stop > start:
-            render_piece(pieces[row], start, float(origin), out[start:stop])
-        start = stop
 
 
 @compiled
@@ -188,8 +154,7 @@ def sample_template(
     ``variance`` that of the bins.
     """
     width = image.shape[1]
-    work, pieces = np.empty((4, knots.size + 4)), np.empty((knots.size + EXTRA, 6))
-    row, weight = np.empty(width, np.float32), np.empty(width)
+    strip, weight = np.empty((STRIP, width), np.float32), np.empty(width)
     columns, heights = np.zeros((3, width)), np.empty(width)
     cells = edges_x.size - 1
     noise, totals = np.empty(cells), np.empty((cells, 5))
@@ -198,7 +163,13 @@ def sample_template(
         top, bottom = edges_y[cell_y], edges_y[cell_y + 1]
         totals[:], noise[:], heights[:] = 0.0, 0.0, 0.0
         for y in range(top, bottom):
-            render_row(knots, values[y], origin, style, beyond, reach, work, pieces, row)
+            place = (y - top) % STRIP
+            if place == 0:
+                rows = values[y : min(y + STRIP, bottom)]
+                render_rows(
+                    knots, rows, origin, style, False, beyond, reach, strip[: rows.shape[0]]
+                )
+            row = strip[place]
             for cell in range(cells):
                 a, b = edges_x[cell], edges_x[cell + 1]
                 center, half_width = moments[cell_y, cell, 6], moments[cell_y, cell, 7]

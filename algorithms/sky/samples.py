@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background import pieces, render_kernels
 from skyloom.algorithms.background.geometry import (
     Box,
     bin_centers,
@@ -29,7 +30,6 @@ from skyloom.algorithms.clip_correction import clipped_variance_factor
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.pixel_arrays import native
-from skyloom.algorithms.sky import pieces
 from skyloom.algorithms.sky.frame_bins import check_inside
 from skyloom.algorithms.sky.sample_kernels import (
     MOMENTS,
@@ -198,7 +198,7 @@ def _sample_planes(
     )
     values = np.empty((len(rows), level.shape[1]))
     reach = [REACH_IN_BINS * size / n for size, n in zip(frame_box.shape, level.shape, strict=True)]
-    pieces.values_by_row(
+    render_kernels.values_by_row(
         y_knots, level, rows.astype(np.float64), style, False, pieces.LIMIT, reach[0], values
     )
     template = (x_knots, values, box.x_start, style, pieces.LIMIT, reach[1])
@@ -213,7 +213,7 @@ def _sample_planes(
     expected = None
     if expected_scale is not None and not compat:
         expected = np.empty(box.shape, np.float32)
-        pieces.render_rows(*template[:4], False, *template[4:], expected)
+        render_kernels.render_rows(*template[:4], False, *template[4:], expected)
         expected *= np.float32(expected_scale)
     for index in np.ndindex(*leading):
         plane, flags, legend, constants = _kernel_arrays(
@@ -256,7 +256,9 @@ def _clipped_template(
     moments = np.empty((len(edges_y) - 1, len(edges_x) - 1, MOMENTS))
     for cell, (top, bottom) in enumerate(itertools.pairwise(edges_y)):
         strip = np.empty((bottom - top, edges_x[-1]), np.float32)
-        pieces.render_rows(knots, values[top:bottom], origin, style, False, beyond, reach, strip)
+        render_kernels.render_rows(
+            knots, values[top:bottom], origin, style, False, beyond, reach, strip
+        )
         plane, flags, legend, constants = _kernel_arrays(strip, None, 0)
         whole = np.array([0, bottom - top])
         clip_cells(
