@@ -1,5 +1,12 @@
 """Flats: their levels, and what belongs to the exposure and what to the detector."""
 
+from skyloom.algorithms.flats.gradient_apply import apply_flat_gradients
+from skyloom.algorithms.flats.gradient_fit import fit_flat_gradients
+from skyloom.algorithms.flats.gradient_parameters import (
+    FlatGradientParameters,
+    FlatSampleParameters,
+)
+from skyloom.algorithms.flats.gradient_samples import sample_flat
 from skyloom.algorithms.flats.measure import measure_flat, reference_keys
 from skyloom.algorithms.flats.normalize import (
     collect_statistics,
@@ -12,9 +19,13 @@ from skyloom.algorithms.flats.product import normalize_product
 from skyloom.algorithms.flats.scales import measure_scales, solve_flat_scales
 
 __all__ = [
+    "FlatGradientParameters",
+    "FlatSampleParameters",
     "FlatScaleParameters",
     "FlatStatisticsParameters",
+    "apply_flat_gradients",
     "collect_statistics",
+    "fit_flat_gradients",
     "inside_polygon",
     "mask_vignetted",
     "measure_flat",
@@ -22,6 +33,7 @@ __all__ = [
     "normalize_flats",
     "normalize_product",
     "reference_keys",
+    "sample_flat",
     "select_exposures",
     "solve_flat_scales",
 ]
