@@ -36,8 +36,8 @@ PRECISION = 1e-13  # residuals of log levels below this are rounding
 class Task(NamedTuple):
     """What is to be fitted, over (channel, exposure); weights of 0 leave cells out.
 
-    ``absolute`` weights are inverse variances, others are relative. ``reference`` is the index of
-    the reference channel.
+    ``absolute`` weights are inverse variances, others are relative. ``prior`` is the weight that
+    holds gradients near 0. ``reference`` is the index of the reference channel.
     """
 
     data: Floats
@@ -45,6 +45,7 @@ class Task(NamedTuple):
     terms: Floats
     pixels: Floats
     absolute: bool
+    prior: float
     reference: int | None
     parameters: FlatScaleParameters
 
@@ -93,7 +94,7 @@ def fit_cells(task: Task) -> Fit:
     --------
     >>> level = np.add.outer([0.1, -0.1, 0.0], [7.0, 8.0, 9.0])
     >>> level[0, 0] += 1.0
-    >>> task = Task(level, np.full((3, 3), 1e6), np.ones((3, 1)), np.ones(3), True, None,
+    >>> task = Task(level, np.full((3, 3), 1e6), np.ones((3, 1)), np.ones(3), True, 0.0, None,
     ...             FlatScaleParameters(largest_outlier_fraction=0.5))
     >>> int((~fit_cells(task).used).sum()), fit_cells(task).residual.round(6)[0].tolist()
     (1, [1.0, 0.0, 0.0])
@@ -191,15 +192,14 @@ def _with_best_cells(chosen: Flags, valid: Flags, size: Floats) -> Flags:
 def _parts(task: Task, weight: Floats) -> tuple[Labels, Labels, list[Part]]:
     """Return the component of each channel and exposure, and the problem of each component."""
     channels, exposures = connected_components(weight > 0.0)
-    prior = 1.0 / task.parameters.gradient_prior**2
     parts = []
     for number in range(int(channels.max()) + 1):
         d, e = np.flatnonzero(channels == number), np.flatnonzero(exposures == number)
         if (d.size, e.size) == weight.shape:
-            problem = Problem(task.data, weight, task.terms, prior)
+            problem = Problem(task.data, weight, task.terms, task.prior)
         else:
             cells = np.ix_(d, e)
-            problem = Problem(task.data[cells], weight[cells], task.terms[d], prior)
+            problem = Problem(task.data[cells], weight[cells], task.terms[d], task.prior)
         parts.append(Part(d, e, problem))
     return channels, exposures, parts
 

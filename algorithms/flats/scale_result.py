@@ -11,7 +11,6 @@ from scipy.special import fdtrc
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.flats.cells import Cells
-from skyloom.algorithms.flats.components import NONE
 from skyloom.algorithms.flats.parameters import FlatScaleParameters
 from skyloom.algorithms.flats.positions import TERMS, Geometry
 from skyloom.algorithms.flats.robust_separation import Fit
@@ -43,7 +42,7 @@ def scale_dataset(
     units = str(level.attrs.get("units", v.DIMENSIONLESS))
     count = geometry.terms.shape[1]
     chi2 = _chi2(fit, fit.weight)
-    dof = _dof(fit, count)
+    dof = _dof(fit)
     unit = 1.0
     if parameters.weights != "variance":
         unit = chi2 / dof if dof > 0 else np.nan
@@ -102,7 +101,7 @@ def scale_dataset(
     coords: Any = level.coords
     if plain is not None:
         coords = dict(coords) | {TERM: list(TERMS[: count - 1])}
-        dof_plain = _dof(plain, 1)
+        dof_plain = _dof(plain)
         ratio = _f_ratio(_chi2(plain, fit.weight), dof_plain, chi2, dof)
         variables |= {
             "gradient": ((v.EXPOSURE, TERM), fit.theta[:, 1:], plain_units),
@@ -137,11 +136,12 @@ def _chi2(fit: Fit, weight: Floats) -> float:
     return float((weight * fit.residual**2)[fit.used].sum())
 
 
-def _dof(fit: Fit, count: int) -> int:
-    """Return cells less unknowns: a component leaves one constant of each term to the detectors."""
-    channels, exposures = int((fit.channels != NONE).sum()), int((fit.exposures != NONE).sum())
-    components = int(fit.channels.max()) + 1
-    return int(fit.used.sum()) - channels - count * (exposures - components)
+def _dof(fit: Fit) -> int:
+    """Return the cells used less the unknowns that they determine, the sum of the leverages.
+
+    Gradients that too few detectors determine are held by their prior, and do not count.
+    """
+    return int(fit.used.sum()) - round(float(fit.leverage[fit.used].sum()))
 
 
 def _f_ratio(chi2_plain: float, dof_plain: int, chi2: float, dof: int) -> float:

@@ -7,7 +7,8 @@ different amplifiers and levels may be missing.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -30,6 +31,7 @@ from skyloom.algorithms.sky.m_estimator import RobustOptions, extra_variance
 __all__ = ["measure_scales", "solve_flat_scales"]
 
 Floats = NDArray[np.float64]
+Fitter = Callable[[float], Fit]
 
 SCATTER_ROUNDS = 20
 SCATTER_SETTLED = 1e-4
@@ -114,36 +116,34 @@ def solve_flat_scales(
     reference = _reference_index(level, parameters)
     check_connected(connected_components(cells.usable), level, parameters, "")
 
-    def fitted(systematic: float, order: int) -> Fit:
-        return fit_cells(
-            Task(
-                cells.data,
-                cell_weights(cells, parameters, systematic),
-                geometry.terms[:, : None if order else 1],
-                cells.pixels,
-                parameters.weights == "variance",
-                reference,
-                parameters,
-            )
-        )
+    absolute = parameters.weights == "variance"
+
+    def task(weight: Floats, *, uniform: bool, prior: float = 0.0) -> Task:
+        terms = geometry.terms[:, : 1 if uniform else None]
+        return Task(cells.data, weight, terms, cells.pixels, absolute, prior, reference, parameters)
+
+    def fitted(systematic: float) -> Fit:
+        weight = cell_weights(cells, parameters, systematic)
+        if parameters.gradient_order == 0:
+            return fit_cells(task(weight, uniform=True))
+        unit = 1.0
+        if not absolute:
+            # what a weight of 1 means is known from residuals only
+            unit = fit_cells(task(weight, uniform=True)).scatter ** 2
+            unit = max(unit, SMALLEST_SCATTER * float(weight.max()))
+        prior = unit / parameters.gradient_prior**2
+        return fit_cells(task(weight, uniform=False, prior=prior))
 
     systematic, fit = _with_scatter(cells, parameters, fitted)
     components = (fit.channels, fit.exposures)
     check_connected(components, level, parameters, " once outliers are left out")
-    weight = fit.weight
     plain = None
     if parameters.gradient_order:
         # the same cells, uniform illumination
-        task = Task(
-            cells.data,
-            np.where(fit.used, weight, 0.0),
-            geometry.terms[:, :1],
-            cells.pixels,
-            parameters.weights == "variance",
-            reference,
-            parameters.model_copy(update={"outliers": "none"}),
+        same = task(np.where(fit.used, fit.weight, 0.0), uniform=True)
+        plain = fit_cells(
+            same._replace(parameters=parameters.model_copy(update={"outliers": "none"}))
         )
-        plain = fit_cells(task)
     warn_of_scales(cells, fit, level, parameters)
     return scale_dataset(level, cells, fit, plain, systematic, geometry, parameters)
 
@@ -197,13 +197,14 @@ def measure_scales(
     return solve_flat_scales(level, weight, parameters=parameters)
 
 
-def _with_scatter(cells: Cells, parameters: FlatScaleParameters, fitted: Any) -> tuple[float, Fit]:
+def _with_scatter(
+    cells: Cells, parameters: FlatScaleParameters, fitted: Fitter
+) -> tuple[float, Fit]:
     """Return the systematic scatter and the fit; estimate it if it is not given."""
-    order = parameters.gradient_order
     if parameters.systematic is not None or parameters.weights != "variance":
         systematic = parameters.systematic or 0.0
-        return systematic, fitted(systematic, order)
-    systematic, fit = _first_scatter(cells, fitted, order)
+        return systematic, fitted(systematic)
+    systematic, fit = _first_scatter(fitted)
     options = RobustOptions(loss="none")
     for _ in range(SCATTER_ROUNDS):
         inside = fit.used & (fit.leverage < 1.0 - SCATTER_SETTLED)
@@ -217,20 +218,20 @@ def _with_scatter(cells: Cells, parameters: FlatScaleParameters, fitted: Any) ->
             options,
         )
         before, systematic = systematic, max(float(np.sqrt(variance)), SMALLEST_SCATTER)
-        fit = fitted(systematic, order)
+        fit = fitted(systematic)
         if abs(systematic - before) <= SCATTER_SETTLED * systematic:
             break
     return systematic, fit
 
 
-def _first_scatter(cells: Cells, fitted: Any, order: int) -> tuple[float, Fit]:
+def _first_scatter(fitted: Fitter) -> tuple[float, Fit]:
     """Return a robust scatter of residuals, from a fit in which it is far too large to matter."""
-    fit: Fit = fitted(1.0, order)
+    fit = fitted(1.0)
     inside = fit.used & (fit.leverage < 1.0 - SCATTER_SETTLED)
     size = np.abs(fit.studentised[inside])
     scatter = 1.4826 * float(np.median(size)) if size.size else 0.0
     scatter = max(scatter, SMALLEST_SCATTER)
-    return scatter, fitted(scatter, order)
+    return scatter, fitted(scatter)
 
 
 def _reference_index(level: xr.DataArray, parameters: FlatScaleParameters) -> int | None:

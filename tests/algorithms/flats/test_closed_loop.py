@@ -122,6 +122,26 @@ def test_gradients_that_are_not_there_fail_the_test():
     assert float(pull.std()) == pytest.approx(1.0, abs=0.25)
 
 
+@pytest.mark.parametrize("weights", ["variance", "counts", "uniform"])
+def test_gradients_do_not_depend_on_what_weights_mean(weights):
+    rng = np.random.default_rng(6)
+    place = rng.uniform(-1, 1, (2, 20))
+    planes = rng.normal(0.0, 3e-3, (15, 2))
+    planes -= planes.mean(axis=0)
+    pattern = np.exp((planes @ (place - place.mean(axis=1)[:, None])).T)
+    level = xr.DataArray(
+        1e4 * pattern * np.exp(1e-4 * rng.normal(size=(20, 15))),
+        dims=("detector", "exposure"),
+        coords={"focal_x": ("detector", place[0]), "focal_y": ("detector", place[1])},
+    )
+    parameters = FlatScaleParameters(weights=weights, systematic=1e-4, gradient_order=1)
+    scales = solve_flat_scales(level, xr.full_like(level, 1e6), parameters=parameters)
+    found = scales["gradient"] / float(scales["gradient_radius"])
+    sigma = scales["gradient_sigma"] / float(scales["gradient_radius"])
+    assert float(np.abs((found - planes) / sigma).max()) < 4.5
+    assert float(sigma.max()) < 1e-4
+
+
 def test_exposures_with_few_detectors_get_no_wild_gradient():
     rng = np.random.default_rng(4)
     level = xr.DataArray(

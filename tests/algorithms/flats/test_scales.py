@@ -469,3 +469,34 @@ def test_a_detector_that_wanders_is_flagged_and_the_others_are_right():
     others = np.delete(np.arange(12), 3)
     ratio = scales["detector_scale"].values[others] / response[others]
     assert ratio / ratio.mean() == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_levels_are_like_scales_are_finite_where_they_rest_on_something(seed):
+    rng = np.random.default_rng(seed)
+    detectors, exposures = rng.integers(1, 14, 2)
+    level = levels(np.exp(0.1 * rng.normal(size=detectors)), camera(2, exposures)[1], 1e-3, seed)
+    wild = rng.random(level.shape) < rng.choice([0.0, 0.02, 0.1])
+    level = level * np.where(wild, np.exp(rng.normal(size=level.shape)), 1.0)
+    lost = rng.random(level.shape) < rng.choice([0.0, 0.05, 0.3])
+    level = level.where(~lost, rng.choice([np.nan, 0.0, -1.0, np.inf]))
+    level[0, 0] = 1e4
+    place = ("detector", rng.normal(size=detectors))
+    level = level.assign_coords(focal_x=place, focal_y=("detector", place[1][::-1] ** 2))
+    parameters = FlatScaleParameters(
+        gradient_order=int(rng.choice([0, 0, 1, 2])) if detectors > 5 else 0,
+        weights=str(rng.choice(["variance", "counts", "uniform"])),
+        systematic=rng.choice([1e-3, None]),
+        outliers=str(rng.choice(["reject", "huber", "none"])),
+        gauge=str(rng.choice(["counts", "equal", "median"])),
+        on_disconnected="per_component",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
+        scales = solve_flat_scales(level, parameters=parameters)
+    assert np.isfinite(scales["detector_scale"].values[scales["detector_cell_count"] > 0]).all()
+    assert np.isfinite(scales["exposure_scale"].values[scales["exposure_status"] == 0]).all()
+    assert int(scales["dof"]) >= 0
+    usable = scales["cell_status"].values == CellStatus.OK
+    assert np.isfinite(scales["model"].values[usable]).all()
