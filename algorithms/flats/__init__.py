@@ -12,6 +12,7 @@ from skyloom.algorithms.flats.normalize import (
     collect_statistics,
     normalize_flats,
     select_exposures,
+    usable_exposure_scales,
 )
 from skyloom.algorithms.flats.parameters import FlatScaleParameters, FlatStatisticsParameters
 from skyloom.algorithms.flats.polygon import inside_polygon, mask_vignetted
@@ -36,4 +37,5 @@ __all__ = [
     "sample_flat",
     "select_exposures",
     "solve_flat_scales",
+    "usable_exposure_scales",
 ]

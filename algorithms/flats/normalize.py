@@ -13,7 +13,12 @@ from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.flats.parameters import FlatScaleParameters
 from skyloom.algorithms.flats.scales import solve_flat_scales
 
-__all__ = ["collect_statistics", "normalize_flats", "select_exposures"]
+__all__ = [
+    "collect_statistics",
+    "normalize_flats",
+    "select_exposures",
+    "usable_exposure_scales",
+]
 
 Level = Literal["DETECTOR", "AMP"]
 Selection = Mapping[str, str | Sequence[str]]
@@ -227,6 +232,37 @@ def collect_statistics(
     for dim, labels_of in ((v.EXPOSURE, exposures), (v.DETECTOR, detectors)):
         coords = _shared_coordinates(parts, dim, labels_of) | coords
     return xr.Dataset(variables, coords)
+
+
+def usable_exposure_scales(scales: xr.Dataset) -> xr.DataArray:
+    """Return the scales to combine flats with: those of exposures that agree with the others.
+
+    Parameters
+    ----------
+    scales : Dataset
+        What `normalize_flats` or `solve_flat_scales` returned.
+
+    Returns
+    -------
+    DataArray over ``exposure``
+        Without the exposures whose status is not OK, which have no scale or one of no use.
+
+    Raises
+    ------
+    NoUsableDataError
+        If none is left.
+
+    Examples
+    --------
+    >>> values = {"exposure_scale": [5.0, 7.0], "exposure_status": [0, 4]}
+    >>> scales = xr.Dataset({name: ("exposure", value) for name, value in values.items()})
+    >>> usable_exposure_scales(scales).values
+    array([5.])
+    """
+    good = np.flatnonzero(scales["exposure_status"].values == v.CellStatus.OK)
+    if good.size == 0:
+        raise NoUsableDataError("no exposure has a scale that agrees with the others")
+    return scales["exposure_scale"].isel({v.EXPOSURE: good})
 
 
 def _shared_coordinates(

@@ -9,7 +9,12 @@ import pytest
 import xarray as xr
 
 from skyloom.algorithms.errors import DegenerateFitError, NoUsableDataError
-from skyloom.algorithms.flats import FlatScaleParameters, measure_scales, solve_flat_scales
+from skyloom.algorithms.flats import (
+    FlatScaleParameters,
+    measure_scales,
+    solve_flat_scales,
+    usable_exposure_scales,
+)
 from skyloom.algorithms.vocabulary import CellStatus
 
 G = np.array([0.8, 1.0, 1.2])
@@ -446,6 +451,10 @@ def test_an_exposure_whose_lamp_drifts_is_left_out_as_a_whole():
     assert 0.7 < float(scales["chi2"]) / int(scales["dof"]) < 1.3
     pull = (scales["detector_scale"] - response) / scales["detector_scale_sigma"]
     assert float(np.abs(pull).max()) < 4.0
+    usable = usable_exposure_scales(scales)
+    assert usable["exposure"].values.tolist() == [100 + e for e in range(20) if e != 9]
+    with pytest.raises(NoUsableDataError, match="agrees with the others"):
+        usable_exposure_scales(scales.isel(exposure=[9]))
     assert float(scales["exposure_scale"][9]) == pytest.approx(1.025 * light[9], rel=0.03)
     assert float(np.abs(scales["residual"][:, 9]).max()) > 0.02
 
