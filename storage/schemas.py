@@ -13,6 +13,8 @@ import numpy as np
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.storage.dataset_schema import ProductSchema, Variable, schema_problems, validate
+from skyloom.storage.frame_schemas import FRAME_SCHEMAS
+from skyloom.storage.sky_schemas import SKY_SCHEMAS
 
 __all__ = [
     "BRIGHTER_FATTER",
@@ -334,6 +336,14 @@ BRIGHTER_FATTER: Final = ProductSchema(
 )
 SCHEMAS: Final[Mapping[str, ProductSchema]] = {
     schema.name: schema
-    for schema in (raw_schema("float32"), DARK_PAIRS, FLAT_PAIRS, PTC, BRIGHTER_FATTER)
+    for schema in (
+        raw_schema("float32"),
+        *FRAME_SCHEMAS,
+        *SKY_SCHEMAS,
+        DARK_PAIRS,
+        FLAT_PAIRS,
+        PTC,
+        BRIGHTER_FATTER,
+    )
 }
 """Every product that skyloom writes, by name."""

@@ -191,6 +191,7 @@ def detrend(
         kwargs={"plan": plan, "present": tuple(array is not None for array in arrays)},
         input_core_dims=[list(RAW), [], [], *([[v.Y, v.X]] * len(present))],
         output_core_dims=[[v.Y, v.X]] * 3 + [[v.AMP]] * len(PER_AMPLIFIER),
+        keep_attrs=False,  # those of the raw image are not those of the planes
         dask="parallelized",
         output_dtypes=[np.float32, np.float32, np.int32] + [np.float64] * len(PER_AMPLIFIER),
         dask_gufunc_kwargs={
