@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skyloom.flows.detrend_flow import detrend
     from skyloom.flows.flow import Flow
     from skyloom.flows.ingest_flow import ingest
     from skyloom.flows.photon_transfer_flow import photon_transfer
+    from skyloom.flows.sky_frames_flow import sky_frames
     from skyloom.flows.step import Constant, Lookup, Reduction, Same, Step
 
 __all__ = [
@@ -20,8 +22,10 @@ __all__ = [
     "Reduction",
     "Same",
     "Step",
+    "detrend",
     "ingest",
     "photon_transfer",
+    "sky_frames",
 ]
 
 _HOMES = {
@@ -31,8 +35,10 @@ _HOMES = {
     "Reduction": "step",
     "Same": "step",
     "Step": "step",
+    "detrend": "detrend_flow",
     "ingest": "ingest_flow",
     "photon_transfer": "photon_transfer_flow",
+    "sky_frames": "sky_frames_flow",
 }
 
 

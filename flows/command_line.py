@@ -63,12 +63,16 @@ class FlowName(StrEnum):
     """The flows there are."""
 
     photon_transfer = "photon_transfer"
+    detrend = "detrend"
+    sky_frames = "sky_frames"
 
 
 class Configurable(StrEnum):
     """What has a configuration file."""
 
     photon_transfer = "photon_transfer"
+    detrend = "detrend"
+    sky_frames = "sky_frames"
     scheduler = "scheduler"
 
 
@@ -121,18 +125,18 @@ def _configuration_model(name: str) -> type[BaseModel]:
         from skyloom.flows.scheduler import SchedulerConfiguration
 
         return SchedulerConfiguration
-    from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration
+    from skyloom.flows.catalogue import configuration_model
 
-    return PhotonTransferConfiguration
+    return configuration_model(name)
 
 
 def _flow(url: str, name: FlowName, config: Path | None, overrides: list[str] | None) -> Flow:
     """Return a flow; the configuration is checked before the store is opened."""
+    from skyloom.flows.catalogue import configuration_model, flow_maker
     from skyloom.flows.configuration import load_configuration
-    from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration, photon_transfer
 
-    configuration = load_configuration(PhotonTransferConfiguration, config, overrides or ())
-    flow = photon_transfer(_open(url), configuration)
+    configuration = load_configuration(configuration_model(name), config, overrides or ())
+    flow = flow_maker(name)(_open(url), configuration)
     for note in flow.notes:
         typer.echo(f"note: {note}", err=True)
     return flow

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from skyloom.algorithms.errors import ConfigurationError, SkyloomError, StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.block import Outcome
+from skyloom.flows.catalogue import CATALOGUE
 from skyloom.flows.plan import Plan
 from skyloom.flows.planner import make_plan
 from skyloom.flows.progress import Observer, choose_observers, logger
@@ -139,12 +140,6 @@ class Flow:
         return write_report(self.name, self.store, path)
 
 
-REPORTS: Final[Mapping[str, str]] = {
-    "photon_transfer": "skyloom.flows.report.photon_transfer:write_report"
-}
-"""Where the report of each flow is written, imported only when asked for: plots are heavy."""
-
-
 def write_report(name: str, store: Store, path: str | os.PathLike[str]) -> Path:
     """Write the report of a flow from what its store holds; return its path.
 
@@ -160,10 +155,10 @@ def write_report(name: str, store: Store, path: str | os.PathLike[str]) -> Path:
         ...
     skyloom.algorithms.errors.SkyloomError: the flow 'toy' has no report
     """
-    if name not in REPORTS:
+    entry = CATALOGUE.get(name)
+    if entry is None or not entry.report:
         raise SkyloomError(f"the flow {name!r} has no report")
-    module, _, function = REPORTS[name].partition(":")
-    write: Callable[[Store, Path], object] = getattr(importlib.import_module(module), function)
+    write: Callable[[Store, Path], object] = importlib.import_module(entry.report).write_report
     target = Path(path)
     with medium_errors(f"write the report {target}"):
         write(store, target)

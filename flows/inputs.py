@@ -41,6 +41,9 @@ def input_block(
     block = step.block(labels)
     if isinstance(item, Lookup):
         block[item.to] = item.table[block[item.dim]]
+    elif isinstance(item, Reduction) and item.at:
+        dim, to, table = item.at
+        block[to] = table[block[dim]]
     reduced = item.dim if isinstance(item, Reduction) else None
     unknown = [dim for dim in dims if dim not in block and dim != reduced]
     if unknown:

@@ -22,7 +22,6 @@ from skyloom.algorithms.photon_transfer.pairing import pair_exposures
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters, PairParameters
 from skyloom.algorithms.photon_transfer.prekernel import KernelParameters
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
-from skyloom.flows.configuration import configuration_from
 from skyloom.flows.flow import Flow
 from skyloom.flows.photon_transfer_blocks import (
     PairBlockParameters,
@@ -36,6 +35,12 @@ from skyloom.flows.photon_transfer_blocks import (
     ptc,
     ptc_quality,
 )
+from skyloom.flows.selection import (
+    SelectionParameters,
+    configured,
+    selected_detectors,
+    selected_exposures,
+)
 from skyloom.flows.step import Constant, Labels, Lookup, Reduction, Same, Step
 from skyloom.storage.records import Label
 from skyloom.storage.schemas import BRIGHTER_FATTER, DARK_PAIRS, flat_pairs_schema, ptc_schema
@@ -43,17 +48,9 @@ from skyloom.storage.schemas import BRIGHTER_FATTER, DARK_PAIRS, flat_pairs_sche
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
-__all__ = ["PhotonTransferConfiguration", "SelectionParameters", "photon_transfer"]
+__all__ = ["PhotonTransferConfiguration", "photon_transfer"]
 
 FITTED_PARAMETERS = 6
-
-
-class SelectionParameters(Parameters):
-    """Which part of a store a run is about."""
-
-    detectors: tuple[str, ...] = Field((), description="names of detectors; all if empty")
-    exposures: tuple[int, ...] = Field((), description="ids of exposures; all if empty")
-    exclude_exposures: tuple[int, ...] = Field((), description="ids of exposures not to use")
 
 
 class PhotonTransferConfiguration(Parameters):
@@ -104,10 +101,7 @@ def photon_transfer(
     skyloom.algorithms.errors.StoreError: memory://doctest-ptc-flow holds no exposures: ingest \
 flats first (skyloom ingest)
     """
-    if configuration is None:
-        configuration = PhotonTransferConfiguration()
-    elif not isinstance(configuration, PhotonTransferConfiguration):
-        configuration = configuration_from(PhotonTransferConfiguration, configuration)
+    configuration = configured(PhotonTransferConfiguration, configuration)
     if configuration.extract.vignetting and store.camera.pixel_size is None:
         raise ConfigurationError(
             "extract.vignetting selects pixels by their place in the focal plane: the camera "
@@ -118,10 +112,8 @@ flats first (skyloom ingest)
             f"solve.lags is {configuration.solve.lags}, but only extract.lags = "
             f"{configuration.extract.lags} are measured: lower the one or raise the other"
         )
-    if "raw" not in store:
-        raise StoreError(f"{store.url} holds no exposures: ingest flats first (skyloom ingest)")
-    detectors = _detectors(store, configuration.selection)
-    table = _selected(store.exposures(), configuration.selection)
+    table = selected_exposures(store, configuration.selection, what="flats")
+    detectors = selected_detectors(store, configuration.selection)
     flats = _pairs(table, (v.FLAT,), configuration.pairs)
     # Biases all have the time 0: every two of them in the order of their ids are a pair.
     dark_parameters = PairParameters(use_extra_pairs=True)
@@ -136,25 +128,6 @@ flats first (skyloom ingest)
     steps = _steps(store, configuration, detectors, flats, darks)
     notes = (*_unpaired_notes(flats), *_offset_notes(store, detectors, darks))
     return Flow("photon_transfer", store, steps, configuration, notes)
-
-
-def _detectors(store: Store, selection: SelectionParameters) -> Labels:
-    known = store.labels("raw")[v.DETECTOR]
-    unknown = [name for name in selection.detectors if name not in known]
-    if unknown:
-        raise ConfigurationError(
-            f"selection.detectors: {', '.join(unknown)} not in {store.url}; it has "
-            f"{', '.join(map(str, known))}"
-        )
-    return tuple(selection.detectors or known)
-
-
-def _selected(table: xr.Dataset, selection: SelectionParameters) -> xr.Dataset:
-    ids = table[v.EXPOSURE].values
-    keep = ~np.isin(ids, selection.exclude_exposures)
-    if selection.exposures:
-        keep &= np.isin(ids, selection.exposures)
-    return table.isel({v.EXPOSURE: keep})
 
 
 def _pairs(table: xr.Dataset, kinds: Iterable[str], parameters: PairParameters) -> xr.Dataset:

@@ -62,7 +62,8 @@ class Reduction:
     With ``minimum=0`` the algorithm may get none at all: the input is then absent. With
     ``among=(dim, table)`` only those in ``table[label of the block along dim]`` are taken: of
     all exposures those through one filter. ``lazy`` ones are read piece by piece as they are
-    indexed: for blocks that together do not fit into memory.
+    indexed: for blocks that together do not fit into memory. ``at=(dim, to, table)`` looks up
+    the label along ``to``, as `Lookup` does.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Reduction:
     minimum: int = 1
     among: tuple[str, Mapping[Label, Labels]] | None = None
     lazy: bool = False
+    at: tuple[str, str, Mapping[Label, Label]] | None = None
 
     def chosen(self, block: Mapping[str, Label]) -> frozenset[Label] | None:
         """Return the labels that a block takes; None for all there are."""

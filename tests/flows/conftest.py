@@ -70,3 +70,23 @@ def raw_store(ingested: Path, tmp_path: Path) -> Store:
 
     shutil.copytree(ingested, tmp_path / "raw")
     return open_store(tmp_path / "raw")
+
+
+@pytest.fixture(scope="session")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a simulated night of the sky and where it is ingested; copy the store to change it."""
+    import sky_night
+
+    night = sky_night.sky_night()
+    return night, sky_night.make_store(tmp_path_factory.mktemp("sky"), night)
+
+
+@pytest.fixture
+def sky_store(sky: Any, tmp_path: Path) -> Store:
+    """Return a copy of the store with the night of the sky."""
+    import shutil
+
+    from skyloom.storage.store import open_store
+
+    shutil.copytree(sky[1], tmp_path / "sky")
+    return open_store(tmp_path / "sky")

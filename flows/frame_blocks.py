@@ -1,0 +1,81 @@
+"""Detrended and combined frames as tasks make them: one block in, one block out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.detrend import ScienceDetrendParameters
+from skyloom.algorithms.detrend import detrend as detrend_raw
+from skyloom.flows.step import Constant, Labels
+from skyloom.storage.records import Label
+
+if TYPE_CHECKING:
+    from skyloom.storage.store import Store
+
+__all__ = [
+    "AMPLIFIERS",
+    "amplifier_table",
+    "calibration_quality",
+    "detrended_frame",
+    "frame_bytes",
+    "frame_quality",
+    "trimmed_sizes",
+]
+
+Inputs = Mapping[str, xr.Dataset]
+CALIBRATIONS = ("bias", "dark", "flat", "gain", "brighter_fatter")
+
+
+def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
+    """Return the amplifier table of a block's detector."""
+    return store.camera.amplifiers(str(block[v.DETECTOR]))
+
+
+AMPLIFIERS = Constant("amplifiers", amplifier_table, (v.DETECTOR,))
+
+
+def detrended_frame(inputs: Inputs, parameters: ScienceDetrendParameters) -> xr.Dataset:
+    """Detrend a raw exposure of one detector with the calibrations that were given."""
+    given: dict[str, Any] = {name: inputs[name] for name in CALIBRATIONS if name in inputs}
+    return detrend_raw(inputs["raw"], inputs["amplifiers"], parameters=parameters, **given)
+
+
+def frame_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return what was applied to a frame, and which fraction of it each mask plane covers."""
+    mask = block[v.MASK].values
+    fractions = {name: float(np.mean((mask & bit) != 0)) for name, bit in v.MASK_PLANES.items()}
+    return {
+        "applied": list(block.attrs.get("applied", [])),
+        "masked": {name: share for name, share in fractions.items() if share},
+    }
+
+
+def calibration_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return level and noise of a combined frame, and how many frames it is made of."""
+    image = block["image"].values
+    good = np.isfinite(image)
+    return {
+        "median": float(np.median(image[good])) if good.any() else None,
+        "frames": int(block["count"].max()),
+        "bad_fraction": float(1.0 - good.mean()),
+    }
+
+
+def trimmed_sizes(store: Store, detectors: Labels) -> dict[str, int]:
+    """Return the rows and columns that hold every trimmed detector."""
+    tables = [store.camera.amplifiers(str(name)) for name in detectors]
+    return {axis: max(int(table[f"{axis}_stop"].max()) for table in tables) for axis in (v.Y, v.X)}
+
+
+def frame_bytes(store: Store, calibrations: int) -> tuple[int, int]:
+    """Return bytes read and memory of detrending one frame with some calibrations."""
+    raw = np.dtype(store.schema("raw").variable("image").dtype).itemsize
+    pixels = max(detector.shape[0] * detector.shape[1] for detector in store.camera.detectors)
+    read = pixels * (raw + 12 * calibrations)
+    # The frame, its planes, and one image while they are made.
+    return read, read + 16 * pixels
