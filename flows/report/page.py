@@ -12,7 +12,7 @@ from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
 from skyloom.flows.report.findings import Finding
 from skyloom.flows.report.sections import DetectorSection, Image
 
-__all__ = ["Page", "render_page"]
+__all__ = ["Page", "render_page", "render_template"]
 
 
 @dataclass
@@ -73,9 +73,14 @@ def render_page(page: Page) -> str:
     >>> "<title>a &lt; b</title>" in html
     True
     """
+    return render_template("photon_transfer.html", page)
+
+
+def render_template(name: str, page: object) -> str:
+    """Return the HTML that a template makes of a page; everything in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # only needed here
 
     environment = Environment(
         loader=PackageLoader("skyloom.flows.report"), autoescape=True, undefined=StrictUndefined
     )
-    return str(environment.get_template("photon_transfer.html").render(page=page))
+    return str(environment.get_template(name).render(page=page))

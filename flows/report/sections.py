@@ -38,6 +38,7 @@ __all__ = [
     "choose_sections",
     "detector_panels",
     "detector_section",
+    "drawn_image",
     "overview_images",
 ]
 
@@ -128,7 +129,7 @@ def choose_sections(
     return Choice(names, set(detailed), detailed[0] if detailed else None, note.strip())
 
 
-def _image(
+def drawn_image(
     draw: Callable[..., Figure], *given: object, text: str, caption: str = "", dpi: int = 140
 ) -> Image:
     """Return a figure, or what kept it from being drawn: a report is not lost for one figure."""
@@ -158,7 +159,7 @@ def overview_images(overview: xr.Dataset, camera: Camera | None = None) -> list[
     plane = focal_plane(overview, camera)
     schematic = "" if plane.unit else " Detectors stand side by side: their places are not known."
     return [
-        _image(
+        drawn_image(
             focal_plane_figure,
             overview,
             plane,
@@ -166,14 +167,14 @@ def overview_images(overview: xr.Dataset, camera: Camera | None = None) -> list[
             caption="Every amplifier at its place in the focal plane; hatched: no value."
             + schematic,
         ),
-        _image(
+        drawn_image(
             values_figure,
             overview,
             text="Gain, noise, a and turn-off of every amplifier",
             caption="Every amplifier with its error bar; one colour and marker for each place in a "
             "detector. Red crosses: no value.",
         ),
-        _image(
+        drawn_image(
             noise_figure,
             overview,
             text="Noise of the fit against measured noise, gain against a, chi-squared",
@@ -208,7 +209,7 @@ def detector_panels(ptc: xr.Dataset, amplifiers: Mapping[str, Sequence[str]]) ->
         chosen = names[start : start + _PANELS]
         blocks = [detector_block(small, name, amplifiers[name]) for name in chosen]
         text = f"Residuals of detectors {chosen[0]} to {chosen[-1]}"
-        images.append(_image(detectors_figure, blocks, text=text, dpi=110))
+        images.append(drawn_image(detectors_figure, blocks, text=text, dpi=110))
     return images
 
 
@@ -263,7 +264,7 @@ def _kernel_of(kernel: xr.Dataset | None, detector: str) -> xr.Dataset | None:
 def _detector_images(block: xr.Dataset, kernel: xr.Dataset | None) -> list[Image]:
     name = str(block[DETECTOR].item())
     images = [
-        _image(
+        drawn_image(
             curves_figure,
             block,
             text=f"Variance over mean of every amplifier of {name}",
@@ -273,7 +274,7 @@ def _detector_images(block: xr.Dataset, kernel: xr.Dataset | None) -> list[Image
     ]
     if kernel is not None:
         images.append(
-            _image(
+            drawn_image(
                 kernel_figure,
                 kernel,
                 text=f"Brighter-fatter kernel of {name}",
@@ -292,7 +293,7 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
     )
     summary = f"gain {gain} electron/adu, noise {noise} electron"
     figures = [
-        _image(
+        drawn_image(
             photon_transfer_figure,
             amplifier,
             text=f"Photon transfer curve of {name}",
@@ -302,7 +303,7 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
     ]
     if np.isfinite(amplifier["covariance"].to_numpy()[:, 1:]).any():
         figures.append(
-            _image(
+            drawn_image(
                 covariance_figure,
                 amplifier,
                 text=f"Covariances of {name} against flux",
@@ -312,7 +313,7 @@ def _amplifier_section(block: xr.Dataset, place: int, *, opened: bool) -> Amplif
         )
     if np.isfinite(amplifier["a"].to_numpy()).sum() > 1:
         figures.append(
-            _image(
+            drawn_image(
                 matrix_figure,
                 amplifier,
                 text=f"Matrix a of {name} and the quality of its fit",

@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-document.getElementById("filter").addEventListener("input", (event) => {
+document.getElementById("filter")?.addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const row of document.querySelectorAll("#summary tbody tr")) {
     row.hidden = !row.textContent.toLowerCase().includes(wanted);

@@ -1,0 +1,313 @@
+"""The sky as the tasks of its flow make it: bins, focal planes, frames, fits, subtraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import Field
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background import (
+    BackgroundParameters,
+    bin_centers,
+    bin_edges,
+    measure_background,
+)
+from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.sky import (
+    AverageParameters,
+    FocalPlaneParameters,
+    MaskObjectsParameters,
+    SolveScaleParameters,
+    average_backgrounds,
+    fit_visit_background,
+    focal_plane_background,
+    focal_plane_grid,
+    mask_objects,
+    sky_frame_residual,
+    subtract_fit,
+)
+from skyloom.flows.frame_blocks import frame_quality
+from skyloom.flows.night_files import detector_transforms
+from skyloom.storage.records import Label
+from skyloom.storage.sky_schemas import BINS, BOX, FOCAL_BOX
+
+if TYPE_CHECKING:
+    from skyloom.storage.store import Store
+
+__all__ = [
+    "FrameBlockParameters",
+    "SkyBinsParameters",
+    "bins_quality",
+    "fit_quality",
+    "focal_plane",
+    "focal_plane_quality",
+    "geometry",
+    "shared_grid",
+    "sky_bins",
+    "sky_fit",
+    "sky_frame",
+    "sky_frame_quality",
+    "sky_subtracted",
+    "subtracted_quality",
+]
+
+Inputs = Mapping[str, xr.Dataset]
+
+
+class SkyBinsParameters(Parameters):
+    """How the sky of a detector is binned."""
+
+    objects: MaskObjectsParameters = Field(
+        MaskObjectsParameters(), description="how objects are found and masked"
+    )
+    background: BackgroundParameters = Field(
+        BackgroundParameters(), description="how the other pixels are binned"
+    )
+
+
+class FrameBlockParameters(Parameters):
+    """How bins of many exposures become a sky frame."""
+
+    average: AverageParameters = Field(
+        AverageParameters(), description="how exposures are averaged"
+    )
+    focal_plane: FocalPlaneParameters = Field(description="the smooth sky that is taken off first")
+
+
+def geometry(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
+    """Return where the detectors lie: ``transform`` (detector, row, column) and their shapes."""
+    transforms = detector_transforms(store.camera)
+    tables = {name: store.camera.amplifiers(name) for name in transforms}
+    shapes = [[int(table[f"{axis}_stop"].max()) for axis in "yx"] for table in tables.values()]
+    return xr.Dataset(
+        {
+            "transform": ((v.DETECTOR, "row", "column"), np.stack(list(transforms.values()))),
+            "shape": ((v.DETECTOR, "axis"), np.array(shapes)),
+        },
+        coords={v.DETECTOR: list(transforms)},
+    )
+
+
+def _transforms(places: xr.Dataset) -> dict[str, NDArray[np.float64]]:
+    names = [str(name) for name in places[v.DETECTOR].values]
+    return dict(zip(names, places["transform"].values, strict=True))
+
+
+def shared_grid(places: xr.Dataset, parameters: FocalPlaneParameters) -> xr.Dataset:
+    """Return the cells that all exposures share: those of the whole camera."""
+    transforms = _transforms(places)
+    sizes = (tuple(map(int, shape)) for shape in places["shape"].values)
+    shapes: dict[Any, tuple[int, int]] = dict(zip(transforms, sizes, strict=True))  # type: ignore[arg-type]
+    return focal_plane_grid(
+        transforms, shapes, cell_size=parameters.cell_size, alignment=parameters.alignment
+    )
+
+
+def _to_store(background: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+    """Return a background as its product keeps it: box and numbers of bins are scalars."""
+    scalars = dict(zip(BOX, background.attrs["box"], strict=True))
+    scalars |= dict(zip(BINS, (background.sizes[v.BIN_Y], background.sizes[v.BIN_X]), strict=True))
+    kept = background[list(names)].drop_vars([v.BIN_Y, v.BIN_X], errors="ignore")
+    units = {name: v.PIXEL if name in BOX else v.DIMENSIONLESS for name in scalars}
+    for name in ("flags", "count", "count_used", "exposure_count"):
+        if name in kept:
+            kept[name].attrs.setdefault("units", v.DIMENSIONLESS)
+    return kept.assign(
+        {name: ((), np.int32(value), {"units": units[name]}) for name, value in scalars.items()}
+    )
+
+
+def _from_store(block: xr.Dataset) -> xr.Dataset:
+    """Return a background with its bins and box as algorithms know them."""
+    box = [int(block[name]) for name in BOX]
+    numbers = [int(block[name]) for name in BINS]
+    found = block.drop_vars([*BOX, *BINS])
+    for dim, number, start, stop in zip(
+        (v.BIN_Y, v.BIN_X), numbers, box[::2], box[1::2], strict=True
+    ):
+        found = found.isel({dim: slice(0, number)})
+        found = found.assign_coords({dim: bin_centers(bin_edges(stop - start, number), start)})
+    return found.assign_attrs(box=box)
+
+
+def _each(blocks: xr.Dataset, dim: str) -> dict[Any, xr.Dataset]:
+    """Return the backgrounds of several blocks by their label; empty ones are left out."""
+    found = {}
+    for i, label in enumerate(blocks[dim].values.tolist()):
+        found[label] = _from_store(blocks.isel({dim: i}))
+    return found
+
+
+def sky_bins(inputs: Inputs, parameters: SkyBinsParameters) -> xr.Dataset:
+    """Mask the objects of a frame and bin what is left."""
+    frame = inputs["frame"]
+    mask = mask_objects(frame[["image", "variance", v.MASK]], parameters=parameters.objects)
+    background = measure_background(
+        frame[["image"]].assign({v.MASK: mask}), **dict(parameters.background)
+    )
+    names = ("level", "variance", "flags", "count", "count_used")
+    return _to_store(background, names).assign_coords(
+        masked_fraction=((), float((mask & v.plane_bits(["DETECTED"]) != 0).mean()))
+    )
+
+
+def bins_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return the level of the sky, and how much of it objects and empty bins cover."""
+    level = block["level"].values
+    good = np.isfinite(level)
+    return {
+        "level": float(np.median(level[good])) if good.any() else None,
+        "masked_fraction": float(block["masked_fraction"]),
+        "empty_bins": int((~good).sum()),
+    }
+
+
+def focal_plane(inputs: Inputs, parameters: FocalPlaneParameters) -> xr.Dataset:
+    """Make one smooth sky of the bins of all detectors of an exposure."""
+    places = inputs["places"]
+    found = focal_plane_background(
+        _each(inputs["bins"], v.DETECTOR),
+        {name: _transforms(places)[name] for name in inputs["bins"][v.DETECTOR].values.tolist()},
+        parameters=parameters,
+        grid=shared_grid(places, parameters),
+    )
+    scalars = {name: found[name].reset_coords(drop=True) for name in ("scale", "scale_sigma")}
+    planes = found[["level", "variance", "flags"]]
+    return planes.drop_vars(list(planes.coords)).assign(scalars)
+
+
+def focal_plane_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return the sky level of an exposure and its error."""
+    return {name: float(block[name]) for name in ("scale", "scale_sigma")}
+
+
+def sky_frame(inputs: Inputs, parameters: FrameBlockParameters) -> xr.Dataset:
+    """Average what exposures show beside their smooth sky, in units of it."""
+    bins, skies, places = inputs["bins"], inputs["skies"], inputs["places"]
+    detector = str(bins[v.DETECTOR].values)
+    transform = _transforms(places)[detector]
+    grid = shared_grid(places, parameters.focal_plane)
+    common = [e for e in bins[v.EXPOSURE].values if e in skies[v.EXPOSURE].values]
+    backgrounds = _each(bins.sel({v.EXPOSURE: common}), v.EXPOSURE)
+    residuals = []
+    for exposure, background in backgrounds.items():
+        sky = skies.sel({v.EXPOSURE: exposure})
+        model = grid.assign({name: sky[name] for name in ("level", "variance", "flags")})
+        model.attrs["interpolation"] = parameters.focal_plane.interpolation
+        residuals.append(
+            sky_frame_residual(
+                background,
+                model,
+                transform,
+                scale=float(sky["scale"]),
+                scale_sigma=float(sky["scale_sigma"]),
+                detector=detector,
+            ).assign_coords({v.EXPOSURE: exposure})
+        )
+    frame = average_backgrounds(residuals, parameters=parameters.average)
+    return _to_store(frame, ("level", "variance", "flags", "exposure_count")).assign_coords(
+        id=f"sky frame of {detector} from {len(residuals)} exposures"
+    )
+
+
+def sky_frame_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return the strength of a sky frame, its noise, and how much of it was measured."""
+    level, variance = block["level"].values, block["variance"].values
+    good = np.isfinite(level) & (block["exposure_count"].values > 0)
+    return {
+        "rms": float(np.std(level[good])) if good.any() else None,
+        "noise": float(np.sqrt(np.nanmedian(variance[good]))) if good.any() else None,
+        "unmeasured_bins": int((~good).sum()),
+        "exposures": int(block["exposure_count"].max()),
+    }
+
+
+def sky_fit(inputs: Inputs, parameters: SolveScaleParameters) -> xr.Dataset:
+    """Fit sky frame and smooth sky together to the bins of all detectors of an exposure."""
+    places = inputs["places"]
+    backgrounds, frames = _each(inputs["bins"], v.DETECTOR), _each(inputs["frames"], v.DETECTOR)
+    names = [name for name in backgrounds if name in frames]
+    transforms = {name: _transforms(places)[name] for name in names}
+    chosen = {name: backgrounds[name] for name in names}
+    box = _focal_box(places)
+    level = float(inputs["sky"]["scale"])
+    fit = fit_visit_background(
+        chosen,
+        transforms,
+        sky_frames={name: frames[name] for name in names},
+        focal_box=box,
+        level=level,
+        parameters=parameters,
+    )
+    smooth = fit_visit_background(chosen, transforms, focal_box=box, parameters=parameters)
+    electron = {"units": v.ELECTRON}
+    scalars = {"level": ((), level, electron), "rms_before": ((), float(smooth["rms"]), electron)}
+    edges = {
+        name: ((), edge, {"units": v.MILLIMETRE}) for name, edge in zip(FOCAL_BOX, box, strict=True)
+    }
+    found = fit.reset_coords(["degree_x", "degree_y"]).assign(scalars | edges)
+    for name in ("degree_x", "degree_y", "status"):
+        found[name].attrs.setdefault("units", v.DIMENSIONLESS)
+    if parameters.steps == "detector":
+        return found.assign(step=(v.DETECTOR, fit["step"].values, electron)).drop_vars("group")
+    return found.drop_vars(["step", "group"])
+
+
+def _focal_box(places: xr.Dataset) -> tuple[float, float, float, float]:
+    """Return the box (mm) around all detectors, x first."""
+    corners = []
+    for transform, (height, width) in zip(
+        places["transform"].values, places["shape"].values, strict=True
+    ):
+        x = np.array([-0.5, width - 0.5, -0.5, width - 0.5])
+        y = np.array([-0.5, -0.5, height - 0.5, height - 0.5])
+        corners.append(transform @ np.stack([x, y, np.ones(4)]))
+    points = np.concatenate(corners, axis=1)
+    return (
+        float(points[0].min()),
+        float(points[0].max()),
+        float(points[1].min()),
+        float(points[1].max()),
+    )
+
+
+def fit_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return the scale of an exposure, its error, and the residuals before and after."""
+    names = ("scale", "scale_sigma", "level", "rms_before", "rms", "collinearity")
+    status = v.ScaleStatus(int(block["status"])).name
+    return {**{name: float(block[name]) for name in names}, "status": status}
+
+
+def sky_subtracted(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
+    """Take sky frame and smooth sky of a fit off a frame."""
+    frame, fit, places = inputs["frame"], inputs["fit"], inputs["places"]
+    detector = str(frame[v.DETECTOR].values)
+    fit = fit.assign_attrs(
+        focal_box=[float(fit[name]) for name in FOCAL_BOX], focal_box_units=v.MILLIMETRE
+    ).set_coords(["degree_x", "degree_y"])
+    steps = fit.get("step")
+    if steps is None:
+        fit = fit.assign(step=("group", np.empty(0))).assign_coords(group=np.empty(0, "U1"))
+    else:
+        fit = fit.drop_vars("step").assign(step=("group", steps.values))
+        fit = fit.assign_coords(group=steps[v.DETECTOR].values)
+    less: xr.Dataset
+    less, layers = subtract_fit(
+        frame,
+        fit,
+        sky_frame=_from_store(inputs["sky_frame"]),
+        transform=_transforms(places)[detector],
+        detector=detector,
+    )
+    applied = [*frame.attrs.get("applied", []), f"sky: {len(layers)} layers"]
+    return less.assign_attrs(applied=applied)
+
+
+def subtracted_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return the median of what is left of the sky, beside what frames are told of."""
+    return {**frame_quality(block), "median": float(np.nanmedian(block["image"].values))}

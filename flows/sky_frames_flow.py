@@ -1,0 +1,261 @@
+"""The flow ``sky_frames``: detrended exposures to sky frames, and exposures without their sky.
+
+Building: ``sky_bins`` (exposure, detector) masks objects and bins the rest, ``focal_plane_sky``
+(exposure) makes one smooth sky of all detectors, ``sky_frame`` (filter, detector) averages what
+exposures show beside it. Applying: ``sky_fit`` (exposure) fits sky frame and smooth sky together,
+``sky_subtracted`` (exposure, detector) takes both off. Pixels are read twice: to bin, to subtract.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background import BackgroundParameters, bin_count
+from skyloom.algorithms.errors import ConfigurationError, StoreError
+from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.sky import (
+    AverageParameters,
+    FocalPlaneParameters,
+    MaskObjectsParameters,
+    SolveScaleParameters,
+)
+from skyloom.flows.flow import Flow
+from skyloom.flows.frame_blocks import trimmed_sizes
+from skyloom.flows.selection import (
+    SelectionParameters,
+    configured,
+    exposures_by_filter,
+    selected_detectors,
+    selected_exposures,
+)
+from skyloom.flows.sky_blocks import (
+    FrameBlockParameters,
+    SkyBinsParameters,
+    bins_quality,
+    fit_quality,
+    focal_plane,
+    focal_plane_quality,
+    geometry,
+    shared_grid,
+    sky_bins,
+    sky_fit,
+    sky_frame,
+    sky_frame_quality,
+    sky_subtracted,
+    subtracted_quality,
+)
+from skyloom.flows.step import Constant, Labels, Lookup, Reduction, Same, Step
+from skyloom.storage.frame_schemas import frame_schema
+from skyloom.storage.records import Label
+from skyloom.storage.sky_schemas import FOCAL_PLANE_SKY, SKY_BINS, SKY_FRAME, sky_fit_schema
+
+if TYPE_CHECKING:
+    from skyloom.storage.store import Store
+
+__all__ = ["SkyFramesConfiguration", "sky_frames"]
+
+PLACES = Constant("places", geometry)
+DEFAULT_CELLS = 4
+"""Cells along the longer side of the focal plane where the configuration does not say."""
+
+
+class SkyFramesConfiguration(Parameters):
+    """Everything that can be chosen about sky frames."""
+
+    selection: SelectionParameters = Field(
+        SelectionParameters(), description="which exposures and detectors are used"
+    )
+    objects: MaskObjectsParameters = Field(
+        MaskObjectsParameters(background_bin=128),
+        description="how objects are found and masked; the structure that is looked for must be "
+        "flat in the bins of their background, or it is taken for objects",
+    )
+    background: BackgroundParameters = Field(
+        BackgroundParameters(), description="how the other pixels are binned"
+    )
+    focal_plane: FocalPlaneParameters | None = Field(
+        None,
+        description="the smooth sky that is taken off when frames are built; by default cells of "
+        "a quarter of the focal plane",
+    )
+    average: AverageParameters = Field(
+        AverageParameters(), description="how exposures are averaged to a frame"
+    )
+    solve: SolveScaleParameters = Field(
+        SolveScaleParameters(order=2), description="how sky frame and smooth sky are fitted"
+    )
+    minimum_exposures: int = Field(3, ge=1, description="fewest exposures of a sky frame")
+
+
+def sky_frames(
+    store: Store, configuration: SkyFramesConfiguration | Mapping[str, Any] | None = None
+) -> Flow:
+    """Return the flow that builds sky frames of a store and takes the sky off its exposures.
+
+    Parameters
+    ----------
+    store : Store
+        With detrended exposures: the flow `detrend` makes them.
+    configuration : SkyFramesConfiguration or mapping, optional
+        What differs from the defaults.
+
+    Raises
+    ------
+    StoreError
+        If nothing was detrended.
+    ConfigurationError
+        If the configuration is wrong, selects a detector that the store does not have, or the
+        camera does not say how large its pixels are.
+
+    Examples
+    --------
+    >>> from skyloom.storage.store import create_store
+    >>> sky_frames(create_store("memory://doctest-sky-flow", "generic"))
+    Traceback (most recent call last):
+        ...
+    skyloom.algorithms.errors.StoreError: memory://doctest-sky-flow holds no exposures: \
+ingest exposures first (skyloom ingest)
+    """
+    configuration = configured(SkyFramesConfiguration, configuration)
+    table = selected_exposures(store, configuration.selection)
+    detectors = selected_detectors(store, configuration.selection)
+    if "detrended" not in store:
+        raise StoreError(
+            f"{store.url} has no product 'detrended': run the flow detrend first "
+            "(skyloom run STORE detrend)"
+        )
+    if store.schema("detrended").variable("image").unit != v.ELECTRON:
+        raise ConfigurationError("sky frames are made of detrended frames in electron, not adu")
+    known = set(store.labels("detrended")[v.EXPOSURE])
+    exposures = tuple(int(e) for e in table[v.EXPOSURE].values if int(e) in known)
+    if not exposures:
+        raise StoreError(f"{store.url} has no detrended exposures among those selected")
+    plane = configuration.focal_plane or _default_plane(store)
+    filters = exposures_by_filter(table, exposures)
+    steps = _steps(store, configuration, plane, exposures, detectors, filters)
+    return Flow("sky_frames", store, steps, configuration)
+
+
+def _default_plane(store: Store) -> FocalPlaneParameters:
+    places = geometry(store, {})
+    x, y = (places["transform"].values[:, axis, 2] for axis in (0, 1))
+    pixel = 1e-3 * float(store.camera.pixel_size or 0.0)
+    side = pixel * float(places["shape"].values.max())
+    extent = max(float(np.ptp(x)), float(np.ptp(y))) + side
+    size = max(extent / DEFAULT_CELLS, 2.0 * pixel)
+    return FocalPlaneParameters(cell_size=(size, size))
+
+
+def _steps(
+    store: Store,
+    configuration: SkyFramesConfiguration,
+    plane: FocalPlaneParameters,
+    exposures: Labels,
+    detectors: Labels,
+    filters: Mapping[str, Labels],
+) -> tuple[Step, ...]:
+    sizes = trimmed_sizes(store, detectors)
+    pixels = sizes[v.Y] * sizes[v.X]
+    background = configuration.background
+    bins = {
+        dim: number or bin_count(sizes[axis], size, rule=background.grid_rule)
+        for dim, axis, size, number in zip(
+            (v.BIN_Y, v.BIN_X),
+            (v.Y, v.X),
+            background.bin_size,
+            background.bins or (None, None),
+            strict=True,
+        )
+    }
+    by_filter: dict[Label, Labels] = dict(filters.items())
+    filter_of: dict[Label, Label] = {e: name for name, each in filters.items() for e in each}
+    frame = {v.EXPOSURE: exposures, v.DETECTOR: detectors}
+    cells = _cells(store, plane)
+    bins_step = Step(
+        sky_bins,
+        SkyBinsParameters(objects=configuration.objects, background=background),
+        SKY_BINS,
+        frame,
+        (Same("frame", "detrended"),),
+        sizes=bins,
+        memory_bytes=40 * pixels,
+        read_bytes=12 * pixels,
+        quality=bins_quality,
+    )
+    plane_step = Step(
+        focal_plane,
+        plane,
+        FOCAL_PLANE_SKY,
+        {v.EXPOSURE: exposures},
+        (Reduction("bins", "sky_bins", v.DETECTOR), PLACES),
+        sizes=cells,
+        memory_bytes=20 * bins_step.write_bytes * len(detectors),
+        read_bytes=bins_step.write_bytes * len(detectors),
+        quality=focal_plane_quality,
+    )
+    among = (v.FILTER, by_filter)
+    minimum = configuration.minimum_exposures
+    longest = max(map(len, filters.values()))
+    frame_step = Step(
+        sky_frame,
+        FrameBlockParameters(average=configuration.average, focal_plane=plane),
+        SKY_FRAME,
+        {v.FILTER: tuple(filters), v.DETECTOR: detectors},
+        (
+            Reduction("bins", "sky_bins", v.EXPOSURE, minimum, among=among),
+            Reduction("skies", "focal_plane_sky", v.EXPOSURE, minimum, among=among),
+            PLACES,
+        ),
+        sizes=bins,
+        memory_bytes=10 * bins_step.write_bytes * longest,
+        read_bytes=bins_step.write_bytes * longest,
+        quality=sky_frame_quality,
+    )
+    order = configuration.solve.order
+    terms = 0 if order is None else (order + 1) * (order + 2) // 2
+    if configuration.solve.steps == "type":
+        raise ConfigurationError("solve.steps: cameras have no detector types; use detector")
+    fit_step = Step(
+        sky_fit,
+        configuration.solve,
+        sky_fit_schema(steps=configuration.solve.steps == "detector"),
+        {v.EXPOSURE: exposures, v.DETECTOR: detectors},
+        (
+            Reduction("bins", "sky_bins", v.DETECTOR),
+            Reduction("frames", "sky_frame", v.DETECTOR, at=(v.EXPOSURE, v.FILTER, filter_of)),
+            Same("sky", "focal_plane_sky"),
+            PLACES,
+        ),
+        sizes={v.COEFFICIENT: max(terms, 1), f"{v.COEFFICIENT}_2": max(terms, 1)},
+        memory_bytes=math.ceil(40 + 16 * terms) * 8 * math.prod(bins.values()) * len(detectors),
+        read_bytes=2 * bins_step.write_bytes * len(detectors),
+        quality=fit_quality,
+    )
+    subtract_step = Step(
+        sky_subtracted,
+        Parameters(),
+        frame_schema("sky_subtracted", v.ELECTRON, "exposures less their sky"),
+        {**frame, v.AMP: tuple(store.camera.amplifier_names())},
+        (
+            Same("frame", "detrended"),
+            Same("fit", "sky_fit"),
+            Lookup("sky_frame", "sky_frame", v.EXPOSURE, v.FILTER, filter_of),
+            PLACES,
+        ),
+        sizes=sizes,
+        memory_bytes=28 * pixels,
+        read_bytes=12 * pixels,
+        quality=subtracted_quality,
+    )
+    return (bins_step, plane_step, frame_step, fit_step, subtract_step)
+
+
+def _cells(store: Store, plane: FocalPlaneParameters) -> dict[str, int]:
+    grid = shared_grid(geometry(store, {}), plane)
+    return {dim: int(grid.sizes[dim]) for dim in (v.FOCAL_Y, v.FOCAL_X)}
