@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import MASK_PLANES, PairStatus
-from skyloom.flows.photon_transfer_flow import PhotonTransferConfiguration
+from skyloom.flows.catalogue import CATALOGUE, configuration_model
 from skyloom.flows.report.codes import AMPLIFIER_FLAGS, PAIR_STATUSES
 from skyloom.storage.camera_model import (
     Amplifier,
@@ -67,8 +67,8 @@ def _parameter_rows(parameters: Parameters, prefix: str) -> Iterable[tuple[str, 
             yield f"`{prefix}{name}`", f"`{default}`", text
 
 
-def _parameters() -> str:
-    rows = _parameter_rows(PhotonTransferConfiguration(), "")
+def _parameters(flow: str) -> str:
+    rows = _parameter_rows(configuration_model(flow)(), "")
     return _table(("parameter", "default", "meaning"), rows)
 
 
@@ -95,7 +95,7 @@ def write_tables(folder: Path) -> None:
     for name, text in (
         ("products", _products()),
         ("codes", _codes()),
-        ("parameters", _parameters()),
+        *((f"parameters_{flow}", _parameters(flow)) for flow in CATALOGUE),
         ("camera", _camera()),
     ):
         (folder / f"{name}.md").write_text(text)
