@@ -12,6 +12,7 @@ __all__ = [
     "DroppedInputWarning",
     "EmptyBackgroundWarning",
     "ExtrapolationWarning",
+    "FilledPixelsWarning",
     "GeometryError",
     "IngestError",
     "NoUsableDataError",
@@ -87,3 +88,7 @@ class DroppedInputWarning(SkyloomWarning):
 
 class NonFiniteVarianceWarning(SkyloomWarning):
     """Bins without a positive, finite variance were left out of a weighted fit."""
+
+
+class FilledPixelsWarning(SkyloomWarning):
+    """Pixels without any usable value were filled from others and are BAD."""

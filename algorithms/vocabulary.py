@@ -36,6 +36,8 @@ SOURCE_AMP: Final = "source_amp"
 KNOT: Final = "knot"
 DEFECT: Final = "defect"
 LEVEL_CELL: Final = "level_cell"
+INPUT: Final = "input"
+PERCENT: Final = "percent"
 FILTER: Final = "physical_filter"
 
 # Units, as astropy reads them -----------------------------------------------------------------

@@ -1,0 +1,312 @@
+"""From exposures and scales to a combined frame: tiles, planes, holes, what it is made of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.amplifiers import Amplifier
+from skyloom.algorithms.combine.holes import fill_holes
+from skyloom.algorithms.combine.inputs import Exposures, Planes
+from skyloom.algorithms.combine.model_kernels import combine_segments
+from skyloom.algorithms.combine.parameters import CombineParameters
+from skyloom.algorithms.combine.planes import own_planes
+from skyloom.algorithms.errors import FilledPixelsWarning, GeometryError, NoUsableDataError
+from skyloom.algorithms.pixel_arrays import floating
+from skyloom.algorithms.sorting_network import comparisons
+from skyloom.algorithms.stack_arrays import as_bits, flat_inputs, flat_masks, limits_of
+from skyloom.algorithms.stack_kernels import CLIPPED_MEAN, rank_tables, stack_segments
+
+__all__ = ["Frame", "combined_frame"]
+
+BAD, NO_DATA, VIGNETTED = (v.MASK_PLANES[name] for name in ("BAD", "NO_DATA", "VIGNETTED"))
+
+
+class Frame(NamedTuple):
+    """A combined frame as plain arrays (y, x)."""
+
+    image: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    count: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.count
+    rejected: NDArray[np.int32]
+
+
+class _Noise(NamedTuple):
+    """Variance of scaled values for each amplifier and exposure, see `predict`."""
+
+    per_level: NDArray[np.float64]
+    constant: NDArray[np.float64]
+
+
+def combined_frame(
+    exposures: Exposures,
+    scales: NDArray[np.float64],
+    amplifiers: Sequence[Amplifier],
+    parameters: CombineParameters,
+    vignetting: NDArray[np.int32] | None = None,
+) -> Frame:
+    """Return the exposures, each divided by its scale, combined pixel by pixel.
+
+    Parameters
+    ----------
+    exposures : Exposures
+    scales : ndarray, (exposure, amplifier or 1)
+        Positive numbers; NaN leaves the exposure out for an amplifier.
+    amplifiers : sequence of Amplifier
+        Pixels outside of them are BAD; an empty one takes the detector for one amplifier.
+    parameters : CombineParameters
+    vignetting : ndarray, (y, x), int32, optional
+        Planes VIGNETTED, whose pixels become 0 and NO_DATA, and PARTLY_VIGNETTED.
+
+    Returns
+    -------
+    Frame
+
+    Raises
+    ------
+    GeometryError
+        If an amplifier reaches beyond the images.
+    ValueError
+        If the noise is not known.
+    NoUsableDataError
+        If pixels are NO_DATA in every exposure and that is to be an error.
+    """
+    shape = exposures.shape
+    boxes = [row.trimmed for row in amplifiers]
+    beyond = [
+        row.name
+        for row in amplifiers
+        if row.trimmed.y_stop > shape[0] or row.trimmed.x_stop > shape[1] or min(row.trimmed) < 0
+    ]
+    if beyond:
+        raise GeometryError(f"amplifiers {', '.join(beyond)} reach beyond images of shape {shape}")
+    regions = max(len(boxes), 1)
+    factors = np.ascontiguousarray(np.broadcast_to(1.0 / scales.T, (regions, scales.shape[0])))
+    noise = _noise(exposures, amplifiers, factors)
+    if parameters.method == "clip_model":
+        _check_noise(exposures, amplifiers, noise)
+    frame = _empty(shape)
+    bits = _ignored_bits(parameters, exposures.legend)
+    lacking = np.zeros(shape, np.bool_)
+    for tile in exposures.read():
+        part = (tile.y, tile.x)
+        segments = _segments(boxes, tile)
+        found = _empty((tile.image[0].size,))
+        _combine_tile(tile, segments, factors, noise, bits, parameters, found)
+        empty = np.flatnonzero(found.count == 0)
+        lacking[part] = _lacking(tile, empty, exposures.legend)
+        for plane, values in zip(frame, found, strict=True):
+            plane[part] = values.reshape(plane[part].shape)
+    mask = own_planes(frame.mask, exposures.legend)
+    if parameters.censor:
+        mask &= BAD
+    frame = frame._replace(mask=mask)
+    dark = np.zeros(shape, np.bool_)
+    if vignetting is not None:
+        mask |= vignetting
+        dark |= (vignetting & VIGNETTED) != 0
+    _finish(frame, lacking & ~dark, dark, amplifiers, parameters)
+    return frame
+
+
+def _empty(shape: tuple[int, ...]) -> Frame:
+    """Return a frame without any value."""
+    return Frame(
+        np.full(shape, np.nan, np.float32),
+        np.full(shape, np.nan, np.float32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+    )
+
+
+def _noise(
+    exposures: Exposures, amplifiers: Sequence[Amplifier], factors: NDArray[np.float64]
+) -> _Noise:
+    """Return what gain and read noise say; a constant of NaN leaves it to the input variances."""
+    electrons = exposures.units == v.ELECTRON
+    gain = np.array([[row.gain] for row in amplifiers] or [[np.nan]])
+    read_noise = np.array([[row.read_noise] for row in amplifiers] or [[np.nan]])
+    gain = np.where(np.isfinite(gain) & (gain > 0), gain, np.nan)
+    read_noise = np.where(np.isfinite(read_noise) & (read_noise >= 0), read_noise, np.nan)
+    per_unit = np.ones_like(gain) if electrons else gain
+    constant = (read_noise / per_unit * factors) ** 2
+    # without a gain, a value's own variance stays as it is
+    per_level = np.where(np.isfinite(per_unit), factors / per_unit, 0.0)
+    return _Noise(np.ascontiguousarray(per_level), np.ascontiguousarray(constant))
+
+
+def _check_noise(exposures: Exposures, amplifiers: Sequence[Amplifier], noise: _Noise) -> None:
+    if "variance" in exposures.first:
+        return
+    unknown = np.asarray(~np.isfinite(noise.constant).any(axis=1))
+    if unknown.any():
+        names = ", ".join(row.name for row, no in zip(amplifiers, unknown, strict=False) if no)
+        needed = "read noise" if exposures.units == v.ELECTRON else "gain and read noise"
+        raise ValueError(
+            "clip_model needs the noise: variances of the exposures or an amplifier table with "
+            f"{needed}{f' of {names}' if names else ''}"
+        )
+
+
+def _ignored_bits(parameters: CombineParameters, legend: Mapping[str, Any]) -> int:
+    """Return the bits that leave a value out; of the default planes those that the mask knows."""
+    planes: Sequence[str] = parameters.ignored_planes
+    if "ignored_planes" not in parameters.model_fields_set:
+        known = str(legend["flag_meanings"]).split()
+        planes = [plane for plane in planes if plane in known]
+    return v.plane_bits(planes, legend)
+
+
+def _segments(boxes: Sequence[Any], tile: Planes) -> NDArray[np.int64]:
+    """Return the rows (start, stop, amplifier) of a tile's pixels, whole where they join."""
+    height, width = tile.image.shape[1:]
+    found: list[tuple[int, int, int]] = []
+    for index, box in enumerate(boxes):
+        top, bottom = max(box.y_start - tile.y.start, 0), min(box.y_stop - tile.y.start, height)
+        left, right = max(box.x_start - tile.x.start, 0), min(box.x_stop - tile.x.start, width)
+        if top >= bottom or left >= right:
+            continue
+        if left == 0 and right == width:
+            found.append((top * width, bottom * width, index))
+        else:
+            found += [(y * width + left, y * width + right, index) for y in range(top, bottom)]
+    if not boxes:
+        found = [(0, height * width, 0)]
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def _combine_tile(
+    tile: Planes,
+    segments: NDArray[np.int64],
+    factors: NDArray[np.float64],
+    noise: _Noise,
+    ignored: int,
+    parameters: CombineParameters,
+    out: Frame,
+) -> None:
+    """Fill the flat planes of one tile."""
+    values = floating(tile.image)
+    values = np.ascontiguousarray(values).reshape(values.shape[0], -1)
+    size = values.shape[0]
+    masks, variances = flat_masks(tile.mask, size), flat_inputs(tile.variance, values)
+    ranks, fractions = rank_tables(size)
+    tables = (limits_of(values.dtype), comparisons(size), ranks, fractions)
+    if parameters.method == "clip_model":
+        options = (
+            parameters.model_clip**2,
+            parameters.pattern**2,
+            1.0 if parameters.weights == "noise" else 0.0,
+        )
+        combine_segments(
+            values,
+            masks,
+            variances,
+            segments,
+            factors,
+            noise.per_level,
+            noise.constant,
+            as_bits(ignored),
+            *tables,
+            options,
+            out.image,
+            out.variance,
+            out.mask,
+            out.count,
+            out.rejected,
+        )
+        return
+    propagate = size < parameters.scatter_inputs
+    if propagate and tile.variance is None:
+        raise ValueError(
+            f"clip_reference of {size} exposures takes the variance from theirs, which have none"
+        )
+    rule = (CLIPPED_MEAN, parameters.reference_clip, parameters.iterations, False, False, propagate)
+    stack_segments(
+        values,
+        masks,
+        variances,
+        flat_inputs(None, values),
+        segments,
+        factors,
+        np.ones(size),
+        as_bits(ignored, 0, 0, 0),
+        *tables,
+        rule,
+        out.image,
+        out.variance,
+        out.mask,
+        np.zeros_like(out.mask),
+        out.count,
+        out.rejected,
+    )
+
+
+def _lacking(tile: Planes, empty: NDArray[np.intp], legend: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which pixels of a tile are NO_DATA in every exposure, (y, x)."""
+    shape = tile.image.shape[1:]
+    lacking = np.zeros(shape, np.bool_)
+    if tile.mask is not None and "NO_DATA" in str(legend["flag_meanings"]).split():
+        bit = v.plane_bits(["NO_DATA"], legend)
+        planes = tile.mask.reshape(tile.mask.shape[0], -1)[:, empty]
+        lacking.reshape(-1)[empty] = ((planes & np.array(bit).astype(planes.dtype)) != 0).all(
+            axis=0
+        )
+    return lacking
+
+
+def _finish(
+    frame: Frame,
+    lacking: NDArray[np.bool_],
+    dark: NDArray[np.bool_],
+    amplifiers: Sequence[Amplifier],
+    parameters: CombineParameters,
+) -> None:
+    """Set BAD and NO_DATA, and fill the holes of every amplifier; ``dark`` is vignetted."""
+    inside = np.zeros(frame.mask.shape, np.bool_)
+    areas = [row.trimmed.slices for row in amplifiers] or [(slice(None), slice(None))]
+    for area in areas:
+        inside[area] = True
+    lacking &= inside
+    if lacking.any() and parameters.no_data == "raise":
+        raise NoUsableDataError(
+            f"{int(lacking.sum())} pixels are NO_DATA in every exposure; no_data='keep' keeps them"
+        )
+    holes = ~np.isfinite(frame.image) | ~np.isfinite(frame.variance)
+    holes &= inside & ~lacking & ~dark
+    for plane in (frame.image, frame.variance):
+        plane[lacking | ~inside | dark] = np.nan
+    frame.mask[holes] |= BAD
+    frame.mask[~inside] |= BAD
+    frame.mask[lacking | dark] |= NO_DATA
+    _fill(frame, holes, areas, [row.name for row in amplifiers], parameters.fill_reach)
+    for plane in (frame.image, frame.variance):
+        plane[dark] = 0.0
+
+
+def _fill(
+    frame: Frame,
+    holes: NDArray[np.bool_],
+    areas: Sequence[tuple[slice, slice]],
+    names: Sequence[str],
+    reach: int,
+) -> None:
+    """Fill the holes of every amplifier, with one warning."""
+    if not holes.any():
+        return
+    lost = [
+        name
+        for name, area in zip(names or ["the detector"], areas, strict=True)
+        if holes[area].any()
+        and not fill_holes(frame.image[area], frame.variance[area], holes[area], reach)
+    ]
+    text = f"{int(holes.sum())} pixels have no usable value in any exposure; they are BAD"
+    if lost:
+        text += f", and NaN where nothing is left to fill them from: {', '.join(lost)}"
+    warnings.warn(text, FilledPixelsWarning, stacklevel=5)
