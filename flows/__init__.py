@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skyloom.flows.biases_darks_flow import biases_darks
     from skyloom.flows.detrend_flow import detrend
     from skyloom.flows.flow import Flow
     from skyloom.flows.ingest_flow import ingest
@@ -22,6 +23,7 @@ __all__ = [
     "Reduction",
     "Same",
     "Step",
+    "biases_darks",
     "detrend",
     "ingest",
     "photon_transfer",
@@ -35,6 +37,7 @@ _HOMES = {
     "Reduction": "step",
     "Same": "step",
     "Step": "step",
+    "biases_darks": "biases_darks_flow",
     "detrend": "detrend_flow",
     "ingest": "ingest_flow",
     "photon_transfer": "photon_transfer_flow",

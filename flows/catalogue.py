@@ -31,6 +31,9 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "PhotonTransferConfiguration",
         "skyloom.flows.report.photon_transfer",
     ),
+    "biases_darks": Entry(
+        "skyloom.flows.biases_darks_flow", "biases_darks", "BiasesDarksConfiguration"
+    ),
     "detrend": Entry("skyloom.flows.detrend_flow", "detrend", "DetrendConfiguration"),
     "sky_frames": Entry(
         "skyloom.flows.sky_frames_flow",
@@ -80,7 +83,7 @@ def flow_maker(name: str) -> Callable[..., Flow]:
     Traceback (most recent call last):
         ...
     skyloom.algorithms.errors.SkyloomError: there is no flow 'night'; there are \
-photon_transfer, detrend, sky_frames
+photon_transfer, biases_darks, detrend, sky_frames
     """
     entry = _entry(name)
     maker: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.make)

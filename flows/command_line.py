@@ -63,6 +63,7 @@ class FlowName(StrEnum):
     """The flows there are."""
 
     photon_transfer = "photon_transfer"
+    biases_darks = "biases_darks"
     detrend = "detrend"
     sky_frames = "sky_frames"
 
@@ -71,6 +72,7 @@ class Configurable(StrEnum):
     """What has a configuration file."""
 
     photon_transfer = "photon_transfer"
+    biases_darks = "biases_darks"
     detrend = "detrend"
     sky_frames = "sky_frames"
     scheduler = "scheduler"

@@ -53,7 +53,7 @@ def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
     detectors = list(night.truth)
     shape = next(iter(night.truth.values()))["bias_image"].shape
     sizes = dict(zip((v.Y, v.X), shape, strict=True))
-    gains = {name: _gain_images(truth) for name, truth in night.truth.items()}
+    gains = {name: gain_images(truth) for name, truth in night.truth.items()}
     products = (
         (BIAS, {}, lambda truth, _: truth["bias_image"]),
         (DARK, {}, lambda truth, gain: truth["dark_image"] / gain[0]),
@@ -86,7 +86,7 @@ def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
             store.write_record(Record(schema.name, block, "done", fingerprint="truth"))
 
 
-def _gain_images(truth: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+def gain_images(truth: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the true and the nominal gain of every pixel of a trimmed detector."""
     images = xr.zeros_like(truth["bias_image"]), xr.zeros_like(truth["bias_image"])
     table = load_camera("simulated-sky").amplifiers(str(truth.attrs[v.DETECTOR]))
