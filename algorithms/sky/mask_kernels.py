@@ -85,11 +85,13 @@ def add_two_pairs(
 
 
 @compiled
-def detect_row(values: Plane, limits: Plane, out: Bytes) -> None:
-    """Write 1 where a value is positive and its square exceeds the limit."""
+def detect_row(values: Plane, limits: Plane, ratio: Plane, out: Bytes) -> None:
+    """Write 1 where a value is positive and its square exceeds the limit, 2 beyond ratio limits."""
+    peak = ratio[0]
     for i in range(out.size):
         value = values[i]
-        out[i] = np.uint8((value > ZERO) & (value * value > limits[i]))
+        square = value * value if value > ZERO else ZERO
+        out[i] = np.uint8(square > limits[i]) + np.uint8(square > peak * limits[i])
 
 
 @compiled
@@ -141,6 +143,7 @@ def smooth(
     usable: Bytes,
     taps: Plane,
     limits: Plane,
+    ratio: Plane,
     smoothed: Plane,
     detected: Bytes,
 ) -> None:
@@ -148,7 +151,7 @@ def smooth(
 
     ``taps`` hold the symmetric kernel from its centre outwards. Pixels that are not usable and
     those outside count as 0. With ``limits`` (of the square of the result) only ``detected`` is
-    written, without only ``smoothed``.
+    written: 1 above them, 2 above ``ratio[0] >= 1`` times them; without only ``smoothed``.
     """
     height, width = values.shape
     radius = taps.size - 1
@@ -176,6 +179,7 @@ def smooth(
                     detect_row(
                         result[:size],
                         limits[done][left : left + size],
+                        ratio,
                         detected[done][left : left + size],
                     )
                 else:

@@ -31,6 +31,13 @@ class MaskObjectsParameters(Parameters):
     threshold: float = Field(
         2.5, gt=0, description="detection threshold, standard deviations of the smoothed image"
     )
+    peak_threshold: float = Field(
+        5.0,
+        gt=0,
+        description="detections that nowhere reach this many standard deviations stay unmasked: "
+        "most are peaks of the noise, and masking these lowers the sky. The survey pipeline masks "
+        "all, 2.5",
+    )
     growth: int = Field(
         12, ge=0, le=250, description="radius of the disk that detections grow by, pixel"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import Box, bin_count, bin_edges, bin_image, render_grid
@@ -27,6 +28,7 @@ __all__ = ["impute_objects", "mask_objects"]
 CORE = [v.Y, v.X]
 NOTHING = np.empty((0, 0), np.float32)
 NO_LEVEL = np.empty((1, 0), np.float32)
+NO_RATIO = np.ones(1, np.float32)
 NO_BYTES = np.empty((0, 0), np.uint8)
 LARGE_BIN = 512  # from this size on a bin is worth the statistics made for whole images
 SMOOTH = Rendering(interpolation="akima")
@@ -39,9 +41,9 @@ def mask_objects(
 ) -> xr.DataArray:
     """Mark the pixels of objects and of their faint surroundings.
 
-    A coarse background is subtracted, image and variance are smoothed with a Gaussian, pixels
-    above the threshold grow by a disk; the next round measures the background without them. The
-    mask of the last round wins.
+    A coarse background is subtracted, image and variance are smoothed with a Gaussian, regions
+    above the threshold that hold a higher peak grow by a disk; the next round measures the
+    background without them. The mask of the last round wins.
 
     Parameters
     ----------
@@ -65,7 +67,12 @@ def mask_objects(
 
     Notes
     -----
-    With ``border="mark"`` the procedure is that of the LSST Science Pipelines (MaskObjectsTask).
+    With ``border="mark"`` and ``peak_threshold=2.5`` the procedure is that of the LSST Science
+    Pipelines (MaskObjectsTask). Without a peak threshold a tenth of an empty sky is masked, the
+    brightest tenth, and what is left is too low. Structure of the sky that the coarse background
+    does not follow is found as objects: where it is strong, use small bins first, then subtract sky
+    and sky frame and mask again.
+
     The significance of a smoothed pixel is ``sum k d / sqrt(sum k² var)`` over usable pixels, so
     that it holds beside bad pixels and at edges.
 
@@ -228,7 +235,7 @@ def _mask_plane(
     taps = gaussian_taps(parameters.smoothing)
     limits = np.empty(image.shape, np.float32)
     squares = (taps * taps).astype(np.float32)
-    smooth(variance, NO_LEVEL, usable, squares, NO_LEVEL, limits, NO_BYTES)
+    smooth(variance, NO_LEVEL, usable, squares, NO_LEVEL, NO_RATIO, limits, NO_BYTES)
     limits *= np.float32(parameters.threshold**2)
     border = len(taps) - 1 if parameters.border == "mark" else 0
     cleared = bits["negative"] | (0 if parameters.keep_detected else bits["detected"])
@@ -239,6 +246,8 @@ def _mask_plane(
     other = usable_pixels(image, NOTHING, mask, bits["ignored"] & ~cleared)
     if border and bits["ignored"] & bits["edge"]:
         other[edge] = 0
+    peaks = parameters.peak_threshold > parameters.threshold
+    ratio = np.array([max(parameters.peak_threshold / parameters.threshold, 1.0) ** 2], np.float32)
     reaches = disk_reaches(parameters.growth)
     grown = detected
     for _ in range(parameters.iterations):
@@ -246,13 +255,22 @@ def _mask_plane(
             level = _smooth_level(image, other & ~grown, parameters.background_bin)
         if level is None:
             break
-        smooth(image, level, usable, taps.astype(np.float32), limits, NO_LEVEL, detected)
-        grown = grow(detected, reaches)
+        smooth(image, level, usable, taps.astype(np.float32), limits, ratio, NO_LEVEL, detected)
+        grown = grow(_with_peak(detected) if peaks else detected, reaches)
     found: NDArray[np.int32] = mask & np.int32(~cleared)
     found |= grown * np.int32(bits["detected"])
     if border:
         found[edge] |= np.int32(bits["edge"])
     return found
+
+
+def _with_peak(detected: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return 1 in the connected regions of pixels >= 1 that hold a pixel of 2."""
+    labels, number = label(detected, structure=np.ones((3, 3)))
+    with_peak = np.zeros(number + 1, np.uint8)
+    with_peak[labels[detected == 2]] = 1
+    with_peak[0] = 0
+    return with_peak[labels]
 
 
 def gaussian_taps(sigma: float) -> Floats:

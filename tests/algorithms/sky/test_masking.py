@@ -18,7 +18,7 @@ from skyloom.algorithms.sky import (
 from skyloom.algorithms.statistics import clipped_moments
 
 DETECTED = v.plane_bits(["DETECTED"])
-SMALL = MaskObjectsParameters(background_bin=4096)
+SMALL = MaskObjectsParameters(background_bin=4096, peak_threshold=2.5)
 
 
 def exposure_of(image, mask=None, variance=None, lead=()):
@@ -48,7 +48,7 @@ def sky(shape=(300, 280), *, seed=1, stars=20, gradient=0.0):
     return image
 
 
-def plain_procedure(image, variance, usable, iterations=3):
+def plain_procedure(image, variance, usable, peak=2.5, iterations=3):
     """Return detected pixels by textbook tools: one clipped level, full kernels, distances."""
     x = np.arange(-17, 18)
     kernel = np.exp(-0.5 * (x / 5.0) ** 2)
@@ -64,20 +64,25 @@ def plain_procedure(image, variance, usable, iterations=3):
         level = clipped_moments(image.astype(np.float32), good).mean
         smooth = convolve(np.where(usable, image - level, 0.0), kernel)
         found = (smooth > 2.5 * noise) & (smooth > 0)
+        if peak > 2.5:
+            labels, _ = ndimage.label(found, structure=np.ones((3, 3)))
+            found &= np.isin(labels, np.unique(labels[smooth > peak * noise]))
         grown = ndimage.distance_transform_edt(~found) <= 12.0
         good = usable & ~grown
     return grown
 
 
-def test_the_mask_is_that_of_the_plain_procedure():
+@pytest.mark.parametrize("peak", [2.5, 5.0])
+def test_the_mask_is_that_of_the_plain_procedure(peak):
     rng = np.random.default_rng(2)
     image = sky()
     mask = np.zeros(image.shape, np.int32)
     mask[rng.random(image.shape) < 0.01] = v.plane_bits(["BAD"])
     mask[:, 100] = v.plane_bits(["NO_DATA"])
     variance = rng.uniform(600.0, 1200.0, image.shape)
-    found = mask_objects(exposure_of(image, mask, variance), parameters=SMALL)
-    expected = plain_procedure(image, variance, mask == 0)
+    parameters = MaskObjectsParameters(background_bin=4096, peak_threshold=peak)
+    found = mask_objects(exposure_of(image, mask, variance), parameters=parameters)
+    expected = plain_procedure(image, variance, mask == 0, peak)
     same = ((found.values & DETECTED) != 0) == expected
     assert 0.1 < expected.mean() < 0.9
     assert same.mean() >= 0.999
@@ -85,7 +90,7 @@ def test_the_mask_is_that_of_the_plain_procedure():
 
 
 def test_objects_are_found_over_a_gradient_in_bins():
-    bins = MaskObjectsParameters(background_bin=100)
+    bins = MaskObjectsParameters(background_bin=100, peak_threshold=2.5)
     flat = mask_objects(exposure_of(sky(stars=3)), parameters=bins)
     tilted = mask_objects(exposure_of(sky(stars=3, gradient=0.03)), parameters=bins)
     changed = (flat.values ^ tilted.values) & DETECTED
@@ -95,10 +100,21 @@ def test_objects_are_found_over_a_gradient_in_bins():
     assert masked[1] > 1.5 * masked[0]
 
 
-def test_noise_alone_is_masked_at_the_rate_of_its_peaks():
+def test_noise_alone_is_not_masked_unless_asked_for():
     image = np.random.default_rng(3).normal(0.0, 30.0, (1024, 1024))
-    masked = ((mask_objects(exposure_of(image)).values & DETECTED) != 0).mean()
-    assert 0.07 < masked < 0.15  # 0.6 per cent of the area, in spots that grow by 12 pixels
+    masks = {
+        peak: mask_objects(
+            exposure_of(image), parameters=MaskObjectsParameters(peak_threshold=peak)
+        ).values
+        & DETECTED
+        for peak in (2.5, 5.0)
+    }
+    assert (masks[5.0] != 0).mean() < 1e-3
+    # 0.6 per cent of the area exceeds 2.5 sigma, in spots that grow by 12 pixels
+    assert 0.07 < (masks[2.5] != 0).mean() < 0.15
+    sky = {peak: image[mask == 0].mean() / (30.0 / 1024) for peak, mask in masks.items()}
+    assert sky[2.5] < -5.0
+    assert abs(sky[5.0]) < 3.0
 
 
 def test_an_object_at_the_very_edge_is_found():
