@@ -17,6 +17,7 @@ TOPICS = {
     "photon_transfer": "Identities, reference values and closed loops of the photon transfer curve",
     "night": "A simulated night of a mosaic camera against its truth",
     "flats": "Scales of flats, their errors, and levels of real cameras",
+    "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
     "covariances": "Measured covariances of other sensors",

@@ -11,18 +11,18 @@ from skyloom.algorithms.focal_plane import detector_transform, to_focal_plane
 PIXEL = 0.01  # mm
 
 
-def mosaic(rows, columns, shape=(512, 512), *, gap=20, rotations=None):
+def mosaic(rows, columns, shape=(512, 512), *, gap=20, rotations=None, pixel=PIXEL):
     """Return transforms and shapes of a grid of detectors named by number."""
     transforms, shapes = {}, {}
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         offset = (
-            PIXEL * (shape[1] + gap) * (column - 0.5 * (columns - 1)),
-            PIXEL * (shape[0] + gap) * (row - 0.5 * (rows - 1)),
+            pixel * (shape[1] + gap) * (column - 0.5 * (columns - 1)),
+            pixel * (shape[0] + gap) * (row - 0.5 * (rows - 1)),
         )
         turn = 0.0 if rotations is None else rotations[number % len(rotations)]
         transforms[number] = detector_transform(
-            shape, pixel_size=PIXEL, offset=offset, rotation=turn
+            shape, pixel_size=pixel, offset=offset, rotation=turn
         )
         shapes[number] = shape
     return transforms, shapes
