@@ -1,5 +1,6 @@
 """Flats: their levels, and what belongs to the exposure and what to the detector."""
 
+from skyloom.algorithms.combine import combine_flats, combine_two_flats
 from skyloom.algorithms.flats.gradient_apply import apply_flat_gradients
 from skyloom.algorithms.flats.gradient_fit import fit_flat_gradients
 from skyloom.algorithms.flats.gradient_parameters import (
@@ -26,6 +27,8 @@ __all__ = [
     "FlatStatisticsParameters",
     "apply_flat_gradients",
     "collect_statistics",
+    "combine_flats",
+    "combine_two_flats",
     "fit_flat_gradients",
     "inside_polygon",
     "mask_vignetted",

@@ -73,7 +73,7 @@ def arrange_cells(
     """
     channel_dims = _channel_dims(level)
     dims = (*channel_dims, v.EXPOSURE)
-    table = level.transpose(*dims)
+    table = level if level.dims == dims else level.transpose(*dims)
     shape = (-1, table.shape[-1])
     levels = np.asarray(table.values, dtype=np.float64).reshape(shape)
     counts = np.ones(levels.shape) if count is None else _like(count, table, "count")
@@ -106,12 +106,11 @@ def arrange_cells(
                 UserWarning,
                 stacklevel=3,
             )
-    safe = np.where(usable, levels, 1.0)
-    pixels = np.where(usable, counts, 0.0)
-    noise = np.zeros(levels.shape)
-    if sigma is not None:
-        noise = np.where(usable, (scatter / safe) ** 2, 0.0) / np.where(usable, counts, 1.0)
-    return Cells(np.log(safe), noise, pixels, usable, status, pixels.sum(axis=1), exists)
+        levels = np.where(usable, levels, 1.0)
+        counts = np.where(usable, counts, 0.0)
+        scatter = np.where(usable, scatter, 0.0)
+    noise = (scatter / levels) ** 2 / np.where(usable, counts, 1.0)
+    return Cells(np.log(levels), noise, counts, usable, status, counts.sum(axis=1), exists)
 
 
 def cell_weights(cells: Cells, parameters: FlatScaleParameters, systematic: float) -> Floats:

@@ -149,8 +149,9 @@ def propagate_errors(problem: Problem, solution: Separation, gauge: Floats) -> E
     if problem.transposed:
         direction = gauge
     else:
-        parts = (weight[:, :, None] * terms[:, None, :]) * (gauge / solution.total)[:, None, None]
-        direction = -parts.sum(axis=0).ravel()
+        part = (gauge / solution.total)[:, None]
+        by_term = [(weight * (part * terms[:, term, None])).sum(axis=0) for term in range(count)]
+        direction = -np.stack(by_term, axis=1).ravel()
     along = (covariance * direction).sum(axis=1)
     row_variance, row_along = np.empty(len(weight)), np.empty(len(weight))
     leverage = np.empty_like(weight)

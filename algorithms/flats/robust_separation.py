@@ -19,7 +19,7 @@ from skyloom.algorithms.flats.least_squares import (
 )
 from skyloom.algorithms.flats.parameters import FlatScaleParameters
 
-__all__ = ["Fit", "Task", "fit_cells"]
+__all__ = ["Fit", "Task", "fit_cells", "robust_scatter"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -71,7 +71,6 @@ class Fit(NamedTuple):
     channels: Labels
     exposures: Labels
     link_strength: float
-    scatter: float
     change: float
 
 
@@ -119,7 +118,8 @@ def fit_cells(task: Task) -> Fit:
             break
         used, dropped = chosen, late
         fit = _fit(task, np.where(used, task.weight, 0.0), dropped)
-        residual, size, scatter = fit.residual, np.abs(fit.studentised), fit.scatter
+        residual, size = fit.residual, np.abs(fit.studentised)
+        scatter = _at_least(task, robust_scatter(fit))
     return fit
 
 
@@ -245,7 +245,10 @@ def _fit(task: Task, weight: Floats, dropped: Flags) -> Fit:
         gamma[d], gamma_variance[d] = solution.gamma - shift, errors.gamma
         theta[e], theta_variance[e] = solution.theta, errors.theta
         theta[e, 0] += shift
-        leverage[np.ix_(d, e)] = errors.leverage
+        if errors.leverage.shape == weight.shape:
+            leverage = errors.leverage
+        else:
+            leverage[np.ix_(d, e)] = errors.leverage
         strength, change = min(strength, link_strength(problem.weight)), max(change, last)
     if dropped.any():
         _scale_dropped(task, gamma, theta, np.flatnonzero(dropped))
@@ -254,13 +257,16 @@ def _fit(task: Task, weight: Floats, dropped: Flags) -> Fit:
     determined = free > DETERMINED
     root = np.sqrt(task.weight / np.where(determined, free, 1.0))
     studentised = np.where(determined, residual * root, 0.0)
-    used = weight > 0.0
-    known = used & determined
-    scatter = float(np.median(np.abs(studentised[known]))) / NORMAL_MAD if known.any() else 0.0
     return Fit(
         gamma, theta, gamma_variance, theta_variance, task.weight, residual, studentised,
-        leverage, used, dropped, channels, exposures, strength, _at_least(task, scatter), change,
+        leverage, weight > 0.0, dropped, channels, exposures, strength, change,
     )  # fmt: skip
+
+
+def robust_scatter(fit: Fit) -> float:
+    """Return the scatter of studentised residuals, in units of the expected one."""
+    known = fit.used & (fit.leverage < 1.0 - DETERMINED)
+    return float(np.median(np.abs(fit.studentised[known]))) / NORMAL_MAD if known.any() else 0.0
 
 
 def _gauge(task: Task, gamma: Floats, members: NDArray[np.int64]) -> tuple[float, Floats]:

@@ -19,6 +19,7 @@ from skyloom.algorithms.vocabulary import CellStatus
 __all__ = ["scale_dataset"]
 
 Floats = NDArray[np.float64]
+CODES = v.flag_attributes(CellStatus)
 TERM = "term"
 
 
@@ -47,8 +48,8 @@ def scale_dataset(
     if parameters.weights != "variance":
         unit = chi2 / dof if dof > 0 else np.nan
     exposure_scale, detector_scale = np.exp(fit.theta[:, 0]), np.exp(fit.gamma)
-    outlier = cells.usable & ~fit.used
-    status = np.where(outlier, CellStatus.OUTLIER, cells.status).astype(np.uint8)
+    status = cells.status.copy()
+    status[cells.usable & ~fit.used] = CellStatus.OUTLIER
     counted = cells.usable & ~fit.dropped
     number = fit.used.sum(axis=1)
     bad = counted.sum(axis=1) - (fit.used & counted).sum(axis=1)
@@ -64,7 +65,6 @@ def scale_dataset(
     )
     residual = np.where(cells.usable, np.expm1(fit.residual), np.nan)
     pull = np.where(cells.usable, fit.studentised, np.nan)
-    codes = v.flag_attributes(CellStatus)
     plain_units = {"units": v.DIMENSIONLESS}
 
     def by_detector(values: NDArray[Any], **attributes: Any) -> tuple[Any, ...]:
@@ -82,16 +82,16 @@ def scale_dataset(
         "exposure_scale_sigma": by_exposure(exposure_scale * theta_sigma[:, 0], units=units),
         "detector_scale": by_detector(detector_scale),
         "detector_scale_sigma": by_detector(detector_scale * np.sqrt(unit * fit.gamma_variance)),
-        "model": by_cell(np.exp(_log_model(fit, geometry)), units=units),
+        "model": by_cell(_model(detector_scale, exposure_scale, fit, geometry), units=units),
         "residual": by_cell(residual),
         "pull": by_cell(pull / np.sqrt(unit) if unit > 0.0 else 0.0 * pull),
-        "cell_status": by_cell(status, **codes),
+        "cell_status": by_cell(status, **CODES),
         "exposure_cell_count": by_exposure(exposure_number),
         "detector_cell_count": by_detector(number),
         "exposure_component": by_exposure(fit.exposures),
         "detector_component": by_detector(fit.channels),
-        "exposure_status": by_exposure(exposure_status.astype(np.uint8), **codes),
-        "detector_status": by_detector(detector_status.astype(np.uint8), **codes),
+        "exposure_status": by_exposure(exposure_status.astype(np.uint8), **CODES),
+        "detector_status": by_detector(detector_status.astype(np.uint8), **CODES),
         "chi2": ((), chi2, plain_units),
         "dof": ((), dof, plain_units),
         "systematic": ((), systematic, plain_units),
@@ -125,15 +125,15 @@ def scale_dataset(
     return xr.Dataset(variables, coords, attributes)
 
 
-def _log_model(fit: Fit, geometry: Geometry) -> Floats:
-    model = fit.gamma[:, None] + fit.theta[:, 0]
+def _model(detector_scale: Floats, exposure_scale: Floats, fit: Fit, geometry: Geometry) -> Floats:
+    model = np.outer(detector_scale, exposure_scale)
     for term in range(1, geometry.terms.shape[1]):
-        model = model + geometry.terms[:, term, None] * fit.theta[:, term]
+        model *= np.exp(geometry.terms[:, term, None] * fit.theta[:, term])
     return model
 
 
 def _chi2(fit: Fit, weight: Floats) -> float:
-    return float((weight * fit.residual**2)[fit.used].sum())
+    return float((weight * fit.residual**2 * fit.used).sum())
 
 
 def _dof(fit: Fit) -> int:
@@ -141,7 +141,7 @@ def _dof(fit: Fit) -> int:
 
     Gradients that too few detectors determine are held by their prior, and do not count.
     """
-    return int(fit.used.sum()) - round(float(fit.leverage[fit.used].sum()))
+    return int(fit.used.sum()) - round(float(fit.leverage.sum()))
 
 
 def _f_ratio(chi2_plain: float, dof_plain: int, chi2: float, dof: int) -> float:

@@ -18,7 +18,7 @@ from skyloom.algorithms.flats.cells import Cells, arrange_cells, cell_weights
 from skyloom.algorithms.flats.components import connected_components
 from skyloom.algorithms.flats.parameters import FlatScaleParameters, Gauge
 from skyloom.algorithms.flats.positions import gradient_terms
-from skyloom.algorithms.flats.robust_separation import Fit, Task, fit_cells
+from skyloom.algorithms.flats.robust_separation import Fit, Task, fit_cells, robust_scatter
 from skyloom.algorithms.flats.scale_messages import (
     LISTED,
     channel_and_exposure_names,
@@ -129,7 +129,7 @@ def solve_flat_scales(
         unit = 1.0
         if not absolute:
             # what a weight of 1 means is known from residuals only
-            unit = fit_cells(task(weight, uniform=True)).scatter ** 2
+            unit = robust_scatter(fit_cells(task(weight, uniform=True))) ** 2
             unit = max(unit, SMALLEST_SCATTER * float(weight.max()))
         prior = unit / parameters.gradient_prior**2
         return fit_cells(task(weight, uniform=False, prior=prior))

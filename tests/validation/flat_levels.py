@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms.flats import FlatScaleParameters, solve_flat_scales
 
 __all__ = [
+    "GAIN",
     "Camera",
     "almost_disconnected",
     "bound",

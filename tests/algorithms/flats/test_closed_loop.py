@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from skyloom.algorithms.combine import CombineParameters
 from skyloom.algorithms.errors import DegenerateFitError
 from skyloom.algorithms.flats import (
     FlatScaleParameters,
+    combine_flats,
     inside_polygon,
     measure_flat,
     normalize_flats,
     solve_flat_scales,
+    usable_exposure_scales,
 )
 from skyloom.algorithms.vocabulary import CellStatus
 from tests.real_data.measured import SHARED, decam_throughputs, hsc_sky_levels
 from tests.validation.flat_levels import (
+    GAIN,
     errors_over_bound,
     illuminated_camera,
     simulated_camera,
@@ -54,9 +58,14 @@ def test_amplifiers_of_a_large_camera_are_solved_within_a_second():
 
 
 @pytest.fixture(scope="module")
-def flats() -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
-    """Return statistics of flats over (detector, exposure), with the places of lit pixels."""
-    exposures, response, light = illuminated_camera()
+def exposures() -> tuple[list[xr.Dataset], np.ndarray, np.ndarray]:
+    return illuminated_camera()
+
+
+@pytest.fixture(scope="module")
+def flats(exposures) -> tuple[list[xr.Dataset], np.ndarray, np.ndarray]:
+    """Return statistics of flats, with the places of lit pixels."""
+    exposures, response, light = exposures
     side = exposures[0].sizes["y"]
     columns = {"y_start": 0, "y_stop": side, "x_start": 0, "x_stop": side}
     table = xr.Dataset({name: ("amp", [value]) for name, value in columns.items()})
@@ -94,6 +103,31 @@ def test_gradients_of_exposures_are_fitted_and_a_drifting_lamp_is_found(flats):
     assert int((scales["cell_status"] == CellStatus.MISSING).sum()) == 7
     relative = scales["exposure_scale"].values / light
     assert np.ptp(np.delete(relative, 9)) / relative.mean() < 2e-3
+
+
+def test_flats_combined_with_their_scales_have_the_predicted_scatter_and_no_bias(exposures, flats):
+    measured, _, _ = flats
+    parameters = FlatScaleParameters(systematic=0.0, gradient_order=1)
+    with pytest.warns(UserWarning, match="109"):
+        scales = normalize_flats(measured, parameters=parameters)
+    usable = usable_exposure_scales(scales)
+    name = "S05"
+    frames = [
+        flat.assign(variance=flat["image"] / GAIN)
+        for flat in exposures[0]
+        if flat["detector"] == name and int(flat["exposure"]) in usable["exposure"].values
+    ]
+    assert np.isfinite([flat["image"].values for flat in frames]).all()
+    flat = combine_flats(frames, usable, parameters=CombineParameters(weights="equal"))
+    y, x = np.indices(flat["image"].shape)
+    design = np.column_stack([np.ones(y.size), x.ravel(), y.ravel()])
+    values = flat["image"].values.astype(np.float64).ravel()
+    plane, *_ = np.linalg.lstsq(design, values, rcond=None)
+    scatter = np.std(values - design @ plane)
+    predicted = float(np.sqrt(flat["variance"].mean()))
+    assert scatter == pytest.approx(predicted, rel=0.025)  # a variance within 5 %
+    expected = float(scales["detector_scale"].sel(detector=name))
+    assert values.mean() == pytest.approx(expected, rel=1e-4)
 
 
 def test_gradients_that_are_not_fitted_show_in_chi2(flats):
