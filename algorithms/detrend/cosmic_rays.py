@@ -25,6 +25,10 @@ __all__ = ["find_cosmic_rays", "reject_cosmic_rays"]
 
 HIDDEN: Final = ("BAD", "SAT", "NO_DATA")
 """Planes whose pixels are no cosmic rays and tell nothing of their neighbours."""
+TILE: Final = 1024
+"""Pixels along each axis that are searched at a time, for the library takes many times as much."""
+REACH: Final = 10
+"""Pixels around one that have a say in it, in each iteration; tiles overlap by as many."""
 
 
 def find_cosmic_rays(
@@ -43,23 +47,43 @@ def find_cosmic_rays(
         bridged = plane.astype(np.float32)
         bridge_rows(~hidden, float(np.median(plane[~hidden])), bridged)
         planes.append(bridged)
+    found = np.zeros(image.shape, np.bool_)
+    margin = REACH * parameters.iterations
     with threadpool_limits(limits=1, user_api="openmp"):
-        found, _ = astroscrappy.detect_cosmics(
-            planes[0],
-            inmask=hidden,
-            invar=planes[1],
-            sigclip=parameters.clip,
-            sigfrac=parameters.neighbour_fraction,
-            objlim=parameters.contrast,
-            gain=1.0,
-            satlevel=np.inf,
-            niter=parameters.iterations,
-            sepmed=parameters.separable,
-            cleantype="meanmask",
-            fsmode=parameters.fine_structure,
-            psfmodel="gauss",
-            psffwhm=parameters.star_width,
-        )
+        for y in range(0, image.shape[0], TILE):
+            for x in range(0, image.shape[1], TILE):
+                above, before = max(y - margin, 0), max(x - margin, 0)
+                tile = slice(above, y + TILE + margin), slice(before, x + TILE + margin)
+                rays = _search(planes[0][tile], planes[1][tile], hidden[tile], parameters)
+                inner = rays[y - above : y - above + TILE, x - before : x - before + TILE]
+                found[y : y + TILE, x : x + TILE] = inner
+    return found
+
+
+def _search(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    hidden: NDArray[np.bool_],
+    parameters: CosmicRayParameters,
+) -> NDArray[np.bool_]:
+    if hidden.all():
+        return np.zeros(image.shape, np.bool_)
+    found, _ = astroscrappy.detect_cosmics(
+        image,
+        inmask=hidden,
+        invar=variance,
+        sigclip=parameters.clip,
+        sigfrac=parameters.neighbour_fraction,
+        objlim=parameters.contrast,
+        gain=1.0,
+        satlevel=np.inf,
+        niter=parameters.iterations,
+        sepmed=parameters.separable,
+        cleantype="meanmask",
+        fsmode=parameters.fine_structure,
+        psfmodel="gauss",
+        psffwhm=parameters.star_width,
+    )
     return np.asarray(found)
 
 

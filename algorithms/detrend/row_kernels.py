@@ -18,6 +18,8 @@ from skyloom.algorithms.vocabulary import MASK_PLANES
 
 __all__: list[str] = []  # kernels for the modules of this room
 
+STRETCH: Final = 64  # pixels of a row that are likely to lie in one piece
+
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 Planes = NDArray[np.int32]
@@ -84,32 +86,57 @@ def turn_row(signal: Floats, planes: Planes, turned_signal: Floats, turned_plane
 
 
 @compiled
+def polynomial_piece(start: float, coefficients: Floats, signal: Floats) -> None:
+    """Replace a signal by a polynomial of its distance from a start, lowest power first."""
+    degree = coefficients.size - 1
+    if degree == 3:
+        a, b, c, d = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
+        for x in range(signal.size):
+            distance = signal[x] - start
+            signal[x] = ((d * distance + c) * distance + b) * distance + a
+    else:
+        for x in range(signal.size):
+            distance = signal[x] - start
+            value = coefficients[degree]
+            for power in range(degree - 1, -1, -1):
+                value = value * distance + coefficients[power]
+            signal[x] = value
+
+
+@compiled
 def polynomial_row(knots: Floats, pieces: Floats, signal: Floats) -> None:
     """Replace a signal by a piecewise polynomial of it, ``pieces`` (piece, power) about ``knots``.
 
     The first and the last piece hold beyond the knots too.
     """
-    degree = pieces.shape[1] - 1
-    if pieces.shape[0] == 1:
-        start = knots[0]
-        for x in range(signal.size):
-            distance = signal[x] - start
-            value = pieces[0, degree]
-            for power in range(degree - 1, -1, -1):
-                value = value * distance + pieces[0, power]
-            signal[x] = value
-        return
     piece, last = 0, pieces.shape[0] - 1
-    for x in range(signal.size):
-        while piece > 0 and signal[x] < knots[piece]:
-            piece -= 1
-        while piece < last and signal[x] >= knots[piece + 1]:
-            piece += 1
-        distance = signal[x] - knots[piece]
-        value = pieces[piece, degree]
-        for power in range(degree - 1, -1, -1):
-            value = value * distance + pieces[piece, power]
-        signal[x] = value
+    if last == 0:
+        polynomial_piece(knots[0], pieces[0], signal)
+        return
+    for start in range(0, signal.size, STRETCH):
+        stretch = signal[start : min(start + STRETCH, signal.size)]
+        piece = piece_of(knots, stretch[0], piece, last)
+        low = knots[piece] if piece > 0 else -math.inf
+        high = knots[piece + 1] if piece < last else math.inf
+        inside = 0
+        for x in range(stretch.size):
+            inside += int((stretch[x] >= low) & (stretch[x] < high))
+        if inside == stretch.size:  # as nearly everywhere: the sky is one level
+            polynomial_piece(knots[piece], pieces[piece], stretch)
+            continue
+        for x in range(stretch.size):
+            piece = piece_of(knots, stretch[x], piece, last)
+            polynomial_piece(knots[piece], pieces[piece], stretch[x : x + 1])
+
+
+@compiled
+def piece_of(knots: Floats, value: float, piece: int, last: int) -> int:
+    """Return the piece that a value lies in, looking from a piece on; NaN lies in any."""
+    while piece > 0 and value < knots[piece]:
+        piece -= 1
+    while piece < last and value >= knots[piece + 1]:
+        piece += 1
+    return piece
 
 
 @compiled

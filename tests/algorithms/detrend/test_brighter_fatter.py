@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.signal import fftconvolve
 
 from skyloom.algorithms.detrend import (
     BrighterFatterParameters,
@@ -14,10 +13,10 @@ from skyloom.algorithms.detrend import (
 )
 from skyloom.algorithms.photon_transfer.kernel import full_prekernel, solve_kernel
 from skyloom.algorithms.simulate import TYPICAL_A
+from tests.algorithms.detrend.charge import collected, mean_square_radius
 from tests.algorithms.detrend.frames import calibration, plane_of_amplifiers, read_out
 
 SHAPE = (120, 96)
-STEPS = 40
 
 
 def typical_kernel(scale=1.0):
@@ -27,28 +26,6 @@ def typical_kernel(scale=1.0):
     return xr.DataArray(kernel, dims=("kernel_y", "kernel_x"))
 
 
-def collected(light, kernel):
-    """Return what is collected of light that is pushed aside by what came before it."""
-    charge = np.zeros(light.shape)
-    for _ in range(STEPS):
-        padded = np.pad(charge, 20, mode="symmetric")
-        potential = fftconvolve(padded, kernel, mode="same")[20:-20, 20:-20]
-        coming = light / STEPS
-        arrived = coming.copy()
-        for axis in (0, 1):
-            ahead = [slice(None)] * 2
-            behind = [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-            ahead, behind = tuple(ahead), tuple(behind)
-            through = (
-                0.5 * (coming[ahead] + coming[behind]) * (potential[ahead] - potential[behind])
-            )
-            arrived[behind] -= through
-            arrived[ahead] += through
-        charge += arrived
-    return charge
-
-
 @pytest.fixture(scope="module")
 def star():
     y, x = np.indices(SHAPE)
@@ -56,10 +33,7 @@ def star():
 
 
 def size(image):
-    """Return the mean square radius of the star about its centre, in a window."""
-    y, x = np.indices(SHAPE)
-    weight = np.where(np.hypot(y - 31.3, x - 25.6) < 12, image - 500.0, 0.0)
-    return float((weight * ((y - 31.3) ** 2 + (x - 25.6) ** 2)).sum() / weight.sum())
+    return mean_square_radius(image, (31.3, 25.6), 500.0)
 
 
 @pytest.mark.parametrize("units", ["electron", "adu"])

@@ -274,3 +274,34 @@ def test_raw_pixels_of_any_type_give_the_same(table, dtype):
     raw = read_out(np.arange(120.0)[:, None] + np.arange(96.0) / 2, table, level=10.0, dtype="u2")
     other = raw.assign(image=raw["image"].astype(dtype))
     xr.testing.assert_identical(detrend(other, table), detrend(raw, table))
+
+
+def test_the_order_of_amplifiers_does_not_matter(table, calibrations, rng):
+    raw, _ = exposed(rng.uniform(10.0, 4e4, SHAPE), table, calibrations)
+    expected = detrend(raw, table, **calibrations)
+    found = detrend(raw, table.isel(amp=[2, 0, 3, 1]), **calibrations)
+    xr.testing.assert_identical(found.sel(amp=expected["amp"]), expected)
+
+
+def test_amplifiers_may_differ_in_size(table, rng):
+    signal = rng.uniform(10.0, 4e4, SHAPE)
+    odd = table.copy(deep=True)
+    odd["y_start"][2:] += 0
+    for name, amount in (("data_y_stop", -10), ("y_stop", -10)):
+        odd[name][0] += amount  # the first amplifier ends early
+    frame = detrend(read_out(signal, table, dtype=np.float64), odd, gain=1.0)
+    np.testing.assert_allclose(frame["image"].values[:50], signal[:50], rtol=1e-6, atol=1e-3)
+    assert (frame["mask"].values[50:60, :48] == MASK_PLANES["NO_DATA"]).all()
+    np.testing.assert_allclose(frame["image"].values[50:, 48:], signal[50:, 48:], rtol=1e-6)
+
+
+def test_a_fringe_that_scales_with_the_exposure_is_taken_out(table, calibrations, rng):
+    raw, _ = exposed(np.full(SHAPE, 1000.0), table, calibrations)
+    night = xr.concat([raw, raw], "exposure", coords="minimal", compat="override")
+    fringe = calibration(rng.normal(0.0, 1.0, SHAPE), "")
+    scales = xr.DataArray([0.0, 30.0], dims="exposure")
+    found = detrend(night, table, fringe=fringe, fringe_scale=scales, **calibrations)["image"]
+    difference = (found[0] - found[1]).values
+    np.testing.assert_allclose(difference, 30.0 * fringe["image"].values, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="fringe_scale must be finite"):
+        detrend(raw, table, fringe=fringe, fringe_scale=np.inf)

@@ -185,6 +185,14 @@ def test_flags_are_those_of_the_library_with_our_variance(field):
     np.testing.assert_array_equal(ours["mask"].values != 0, theirs)
 
 
+def test_tiles_find_what_a_search_of_the_whole_image_finds(field, monkeypatch):
+    image, variance, _ = field
+    data = exposure(np.tile(image, (1, 2)), variance=np.tile(variance, (1, 2)))
+    whole = reject_cosmic_rays(data)
+    monkeypatch.setattr("skyloom.algorithms.detrend.cosmic_rays.TILE", 64)
+    xr.testing.assert_identical(reject_cosmic_rays(data), whole)
+
+
 def test_bad_pixels_are_no_cosmic_rays_and_hide_none_beside_them(field):
     image, variance, hit = field
     mask = np.zeros(image.shape, np.int32)
