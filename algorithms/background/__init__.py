@@ -15,6 +15,7 @@ from skyloom.algorithms.background.chebyshev import (
     fit_background,
     fit_chebyshev,
 )
+from skyloom.algorithms.background.evaluation import evaluate_background, subtract_from_bins
 from skyloom.algorithms.background.filling import fill_bad, harmonic_fill, smooth_ignoring_bad
 from skyloom.algorithms.background.geometry import (
     Box,
@@ -25,15 +26,33 @@ from skyloom.algorithms.background.geometry import (
     box_of_image,
 )
 from skyloom.algorithms.background.interpolation import interpolate, interpolation_matrix
+from skyloom.algorithms.background.layers import (
+    BackgroundLayer,
+    join_layers,
+    render_layers,
+    scale_background,
+    split_layers,
+    sum_layers,
+)
 from skyloom.algorithms.background.measurement import (
     REJECTED_PLANES,
     BackgroundParameters,
     measure_background,
 )
+from skyloom.algorithms.background.propagation import render_variance
 from skyloom.algorithms.background.rendering import render_background, render_grid
+from skyloom.algorithms.background.repair import fill_background, smooth_background
+from skyloom.algorithms.background.sketch import (
+    common_cells,
+    merge_sketches,
+    remove_from_sketch,
+    sketch_exposure,
+    sketch_statistics,
+)
 
 __all__ = [
     "REJECTED_PLANES",
+    "BackgroundLayer",
     "BackgroundParameters",
     "BinStatistics",
     "Box",
@@ -47,14 +66,29 @@ __all__ = [
     "chebyshev_design",
     "chebyshev_image",
     "chebyshev_terms",
+    "common_cells",
+    "evaluate_background",
+    "fill_background",
     "fill_bad",
     "fit_background",
     "fit_chebyshev",
     "harmonic_fill",
     "interpolate",
     "interpolation_matrix",
+    "join_layers",
     "measure_background",
+    "merge_sketches",
+    "remove_from_sketch",
     "render_background",
     "render_grid",
+    "render_layers",
+    "render_variance",
+    "scale_background",
+    "sketch_exposure",
+    "sketch_statistics",
+    "smooth_background",
     "smooth_ignoring_bad",
+    "split_layers",
+    "subtract_from_bins",
+    "sum_layers",
 ]

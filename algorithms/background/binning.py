@@ -99,8 +99,7 @@ def bin_image(
             raise GeometryError(
                 f"edges must ascend from 0 to at most {size} pixels without empty bins, got {edges}"
             )
-    values = _floating(image)
-    planes, legend = _mask_planes(mask, bits)
+    values, planes, legend, constants = kernel_arrays(image, mask, bits)
     shape = (len(rows) - 1, len(columns) - 1)
     found = np.empty((5, *shape))
     use_variance = variance is not None and variance_from != "scatter"
@@ -108,7 +107,7 @@ def bin_image(
         values,
         planes,
         legend,
-        np.array([np.nan, np.finfo(values.dtype).max], values.dtype),
+        constants,
         _read_only(np.asarray(variance, np.float32)) if use_variance else np.empty((0, 0), "f4"),
         rows,
         columns,
@@ -139,6 +138,15 @@ def check_statistic(statistic: str, clip: float, iterations: int, variance_from:
         raise ConfigurationError(f"clip must be > 0, got {clip}")
     if iterations < 1:
         raise ConfigurationError(f"iterations must be >= 1, got {iterations}")
+
+
+def kernel_arrays(
+    image: NDArray[Any], mask: NDArray[Any] | None, bits: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return image, mask, its bits that count and the constants as the kernels read them."""
+    values = _floating(image)
+    planes, legend = _mask_planes(mask, bits)
+    return values, planes, legend, np.array([np.nan, np.finfo(values.dtype).max], values.dtype)
 
 
 def _floating(image: NDArray[Any]) -> NDArray[Any]:

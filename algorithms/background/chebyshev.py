@@ -18,6 +18,7 @@ from scipy.linalg import solve_triangular
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background.geometry import Box, bin_centers, bin_edges, box_of_background
+from skyloom.algorithms.background.render_kernels import combine_rows
 from skyloom.algorithms.errors import (
     ConfigurationError,
     GeometryError,
@@ -332,9 +333,7 @@ def chebyshev_image(fit: ChebyshevFit, box: Sequence[int] | None = None) -> xr.D
     in_y = chebyshev_values(y.astype(np.float64), whole.y_start, whole.y_stop, int(order_y))
     in_x = chebyshev_values(x.astype(np.float64), whole.x_start, whole.x_stop, int(order_x))
     image = np.empty(part.shape, np.float32)
-    rows = in_y @ matrix
-    for start in range(0, len(y), 64):  # strips keep the float64 intermediate small
-        image[start : start + 64] = rows[start : start + 64] @ in_x.T
+    combine_rows(np.einsum("yj,ji->yi", in_y, matrix), np.ascontiguousarray(in_x.T), image)
     return xr.DataArray(image, dims=(v.Y, v.X), coords={v.Y: y, v.X: x}, name="background")
 
 

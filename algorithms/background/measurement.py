@@ -191,14 +191,14 @@ def measure_background(
         single_pixel=single_pixel,
         median_filter=median_filter,
     )
-    image, mask, variance = _planes(exposure)
+    image, mask, variance = exposure_planes(exposure)
     if variance_from == "scatter":
         variance = None
     elif variance is None:
         raise ConfigurationError(f"variance_from={variance_from!r} needs an exposure with variance")
     box = box_of_image(image)
     edges = [
-        bin_edges(size, _bins_along(size, axis, parameters)) for axis, size in enumerate(box.shape)
+        bin_edges(size, bins_along(size, axis, parameters)) for axis, size in enumerate(box.shape)
     ]
     shape = (len(edges[0]) - 1, len(edges[1]) - 1)
     bits = 0 if mask is None else v.plane_bits(parameters.reject, mask.attrs)
@@ -230,12 +230,12 @@ def measure_background(
     square = {"units": squared_units(units)}
     return xr.Dataset(
         {
-            "level": _with_attributes(level, {"units": units}),
-            "variance": _with_attributes(of_level, square),
-            "pixel_variance": _with_attributes(pixel_variance, square),
-            "count": _with_attributes(count, {"units": ""}),
-            "count_used": _with_attributes(used, {"units": ""}),
-            "flags": _with_attributes(flags, v.flag_attributes(v.BinFlag)),
+            "level": with_attributes(level, {"units": units}),
+            "variance": with_attributes(of_level, square),
+            "pixel_variance": with_attributes(pixel_variance, square),
+            "count": with_attributes(count, {"units": ""}),
+            "count_used": with_attributes(used, {"units": ""}),
+            "flags": with_attributes(flags, v.flag_attributes(v.BinFlag)),
         },
         coords={
             v.BIN_Y: (v.BIN_Y, bin_centers(edges[0], box.y_start), {"units": v.PIXEL}),
@@ -270,7 +270,7 @@ def checked_parameters(**values: Any) -> BackgroundParameters:
     return parameters
 
 
-def _planes(
+def exposure_planes(
     exposure: xr.Dataset | xr.DataArray,
 ) -> tuple[xr.DataArray, xr.DataArray | None, xr.DataArray | None]:
     """Return image, mask and variance of an exposure, checked."""
@@ -296,14 +296,14 @@ def _planes(
     return image, mask, variance
 
 
-def _bins_along(size: int, axis: int, parameters: BackgroundParameters) -> int:
+def bins_along(size: int, axis: int, parameters: BackgroundParameters) -> int:
     """Return the number of bins along an axis (0 is y)."""
     if parameters.bins is not None:
         return parameters.bins[axis]
     return bin_count(size, parameters.bin_size[axis], rule=parameters.grid_rule)
 
 
-def _with_attributes(array: xr.DataArray, attributes: dict[str, Any]) -> xr.DataArray:
+def with_attributes(array: xr.DataArray, attributes: dict[str, Any]) -> xr.DataArray:
     array.attrs = attributes
     return array
 

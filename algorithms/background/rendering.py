@@ -209,6 +209,14 @@ def axis_styles(rendering: Rendering, bins: tuple[int, int]) -> tuple[Style, Sty
     return style_for(style, bins[0]), style_for(style, bins[1])
 
 
+def short_of_bins(rendering: Rendering) -> ConfigurationError:
+    """Return the error of a column or row with too few finite bins."""
+    return ConfigurationError(
+        f"{rendering.interpolation} needs {NEEDED[rendering.interpolation]} finite bins in every "
+        "row and column that has any; undersampling='reduce' takes what there is"
+    )
+
+
 def render_grid(
     level: NDArray[Any],
     whole: Box,
@@ -267,10 +275,7 @@ def render_grid(
         out,
     )
     if not enough:
-        raise ConfigurationError(
-            f"{rendering.interpolation} needs {NEEDED[rendering.interpolation]} finite bins in "
-            "every row and column that has any; undersampling='reduce' takes what there is"
-        )
+        raise short_of_bins(rendering)
     return out
 
 

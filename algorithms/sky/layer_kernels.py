@@ -15,22 +15,6 @@ Floats = NDArray[np.float64]
 
 
 @compiled
-def combine_rows(rows: Floats, columns: Floats, out: NDArray[np.float32]) -> None:
-    """Write the product of two matrices, summed in order."""
-    line = np.empty(columns.shape[1])
-    for y in range(rows.shape[0]):
-        line[:] = 0.0
-        for node in range(rows.shape[1]):
-            factor = rows[y, node]
-            values = columns[node]
-            for x in range(line.size):
-                line[x] += factor * values[x]
-        target = out[y]
-        for x in range(line.size):
-            target[x] = np.float32(line[x])
-
-
-@compiled
 def subtract_plane(image: NDArray[Any], plane: NDArray[np.float32]) -> None:
     """Take a plane off an image, in place."""
     for y in range(image.shape[0]):

@@ -20,11 +20,12 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import render_background
 from skyloom.algorithms.background.geometry import Box, box_of_image
 from skyloom.algorithms.background.interpolation import Style
+from skyloom.algorithms.background.render_kernels import combine_rows
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.sky.focal_basis import FocalBox, chebyshev_values, scaled_to_box
 from skyloom.algorithms.sky.frame_bins import frame_in_bins
-from skyloom.algorithms.sky.layer_kernels import combine_rows, subtract_plane
+from skyloom.algorithms.sky.layer_kernels import subtract_plane
 from skyloom.algorithms.statistics import squared_units
 
 __all__ = [
