@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import binary_erosion, gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import ConvexHull, Delaunay, QhullError
@@ -24,6 +24,7 @@ __all__ = ["fill_bad", "harmonic_fill", "smooth_ignoring_bad"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 TRUNCATE = 4.0  # sigmas that a smoothing kernel reaches
+CELLS_AT_ONCE = 1024  # whose distances to all others are in memory together
 
 
 def fill_bad(
@@ -49,8 +50,8 @@ def fill_bad(
         splines along rows and then along columns, never beyond their ends. What splines leave is
         filled as by ``harmonic``.
     outside : "nearest", "plane" or "nan"
-        Outside: the value of the nearest good cell, the plane that fits the good cells best, or
-        NaN.
+        Outside: the value of the nearest good cell (the mean of several equally near), the plane
+        that fits the good cells best, or NaN.
     interpolation : str
         Style of ``spline``; see `interpolate`.
     weight : array_like, (y, x), optional
@@ -285,9 +286,19 @@ def _spline_fill(values: Floats, axis: int, style: Style) -> Floats:
 
 
 def _nearest(values: Floats, good: Bools) -> Floats:
-    """Return the value of the nearest good cell."""
-    places: Any = distance_transform_edt(~good, return_distances=False, return_indices=True)
-    nearest: Floats = values[places[0], places[1]]
+    """Return the value of the nearest good cell, the mean if several are equally near."""
+    nearest = values.copy()
+    # whatever good cell is nearest has a neighbour that is not good
+    shore = np.argwhere(good & ~binary_erosion(good, border_value=True))
+    levels = values[shore[:, 0], shore[:, 1]]
+    cells = np.argwhere(~good)
+    for start in range(0, len(cells), CELLS_AT_ONCE):
+        part = cells[start : start + CELLS_AT_ONCE]
+        distance = ((part[:, None, :] - shore[None, :, :]) ** 2).sum(axis=2)
+        chosen = distance == distance.min(axis=1, keepdims=True)
+        nearest[part[:, 0], part[:, 1]] = np.where(chosen, levels, 0.0).sum(axis=1) / chosen.sum(
+            axis=1
+        )
     return nearest
 
 
