@@ -54,8 +54,9 @@ def covariance_sums(
     Returns
     -------
     CovarianceSums
-        ``covariance`` (lag_y, lag_x), adu², **halved**, NaN at a lag without pixel pairs, and
-        ``count`` (lag_y, lag_x). No correction for clipping is made.
+        ``covariance`` (lag_y, lag_x), adu², **halved**, NaN at a lag without pixel pairs along
+        one of its diagonals, and ``count`` (lag_y, lag_x), 0 there. No correction for clipping is
+        made.
 
     Raises
     ------
@@ -100,7 +101,8 @@ def pair_covariance(
     -------
     Dataset
         ``covariance`` (..., lag_y, lag_x), float64, adu2, **halved**: of one flat; NaN at a lag
-        without pixel pairs; ``count`` (..., lag_y, lag_x), int64.
+        without pixel pairs along one of its diagonals; ``count`` (..., lag_y, lag_x), int64, 0
+        there.
 
     Raises
     ------
@@ -214,8 +216,9 @@ def _folded(
     n = np.where(counts > 0, counts, np.nan)
     signed = products / n - seconds * firsts / n**2
     forward, backward = signed[:, lags - 1 :], signed[:, lags - 1 :: -1]
-    total = counts[:, lags - 1 :].copy()
-    total[1:, 1:] += counts[1:, lags - 2 :: -1]
+    total, other = counts[:, lags - 1 :].copy(), counts[1:, lags - 2 :: -1]
+    # without pixel pairs along one diagonal there is no covariance at the lag
+    total[1:, 1:] = np.where(np.minimum(total[1:, 1:], other) > 0, total[1:, 1:] + other, 0.0)
     # along an axis both diagonals are the same pairs; exactly, so no rounding of an average
     covariance = forward.copy()
     covariance[1:, 1:] = 0.5 * (forward + backward)[1:, 1:]
