@@ -24,7 +24,7 @@ __all__ = ["fill_bad", "harmonic_fill", "smooth_ignoring_bad"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 TRUNCATE = 4.0  # sigmas that a smoothing kernel reaches
-CELLS_AT_ONCE = 1024  # whose distances to all others are in memory together
+CELLS_AT_ONCE = 256  # whose distances to all others are in memory together
 
 
 def fill_bad(

@@ -17,6 +17,7 @@ TOPICS = {
     "photon_transfer": "Identities, reference values and closed loops of the photon transfer curve",
     "night": "A simulated night of a mosaic camera against its truth",
     "flats": "Scales of flats, their errors, and levels of real cameras",
+    "background": "Backgrounds in bins: pulls, histograms, errors of pixels, independent packages",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "detrend": "Detrended frames against the light that fell",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
