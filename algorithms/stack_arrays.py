@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms.pixel_arrays import floating
 from skyloom.algorithms.sorting_network import comparisons
-from skyloom.algorithms.stack_kernels import rank_tables, stack_segments
+from skyloom.algorithms.stack_kernels import (
+    BY_INPUT,
+    BY_PIXEL,
+    EQUAL_WEIGHTS,
+    rank_tables,
+    stack_segments,
+)
 
 __all__ = ["StackRule", "Stacked", "flat_inputs", "flat_masks", "limits_of", "stack_arrays"]
 
@@ -100,7 +106,11 @@ def stack_arrays(
     values = floating(images)
     values = np.ascontiguousarray(values).reshape(values.shape[0], -1)
     size, pixels = values.shape
-    weighted = rule.inverse or weights is not None or input_weights is not None
+    weighting = EQUAL_WEIGHTS if input_weights is None else BY_INPUT
+    if rule.inverse or weights is not None:
+        weighting = BY_PIXEL
+    if input_weights is not None:
+        factors = np.where(input_weights > 0, factors, np.nan)  # not used, as masked ones are not
     out = Stacked(
         np.empty(pixels, values.dtype),
         np.empty(pixels, values.dtype),
@@ -122,7 +132,7 @@ def stack_arrays(
         comparisons(size),
         ranks,
         fractions,
-        (rule.statistic, rule.clip, rule.iterations, weighted, rule.inverse, rule.propagate),
+        (rule.statistic, rule.clip, rule.iterations, weighting, rule.inverse, rule.propagate),
         out.image,
         out.variance,
         out.mask,

@@ -19,9 +19,10 @@ from skyloom.algorithms.sorting_network import sort_rows
 
 __all__: list[str] = []  # kernels for the modules of this room
 
-TILE = 256  # pixels; the tile of 20 inputs fills half of the first cache
+TILE = 512  # pixels; the tile of 20 inputs just fits into the first cache
 GROUP = 4  # inputs whose terms are added before the sums are touched
 MEAN, CLIPPED_MEAN, MEDIAN = 0, 1, 2
+EQUAL_WEIGHTS, BY_INPUT, BY_PIXEL = 0, 1, 2
 LARGEST = float(np.finfo(np.float64).max)
 NAN = math.nan
 INFINITY = math.inf
@@ -76,7 +77,6 @@ def weigh_row(
 ) -> None:
     """Write the weights of a row; where one is not a positive number, the value is not used."""
     infinite = largest[1]
-    row_weights[:] = weight
     for i in range(weights.size):
         row_weights[i] = weight * np.float64(weights[i])
     if inverse:
@@ -156,6 +156,44 @@ def add_group(
         used[i] += (na + nb) + (nc + nd)
         first[i] += (da + db) + (dc + dd)
         second[i] += (da * da + db * db) + (dc * dc + dd * dd)
+
+
+@compiled
+def add_weighted_group(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    c: NDArray[Any],
+    d: NDArray[Any],
+    weights: Doubles,
+    center: Doubles,
+    half_width: Doubles,
+    used: Doubles,
+    weight: Doubles,
+    square: Doubles,
+    first: Doubles,
+    second: Doubles,
+) -> None:
+    """Add the weighted sums of four rows, each of one weight, with those of weights and squares."""
+    wa, wb, wc, wd = weights[0], weights[1], weights[2], weights[3]
+    for i in range(a.size):
+        x, h = center[i], half_width[i]
+        da = np.float64(a[i]) - x
+        db = np.float64(b[i]) - x
+        dc = np.float64(c[i]) - x
+        dd = np.float64(d[i]) - x
+        na = 1.0 if abs(da) <= h else 0.0
+        nb = 1.0 if abs(db) <= h else 0.0
+        nc = 1.0 if abs(dc) <= h else 0.0
+        nd = 1.0 if abs(dd) <= h else 0.0
+        da = da if abs(da) <= h else 0.0
+        db = db if abs(db) <= h else 0.0
+        dc = dc if abs(dc) <= h else 0.0
+        dd = dd if abs(dd) <= h else 0.0
+        used[i] += (na + nb) + (nc + nd)
+        weight[i] += (na * wa + nb * wb) + (nc * wc + nd * wd)
+        square[i] += (na * (wa * wa) + nb * (wb * wb)) + (nc * (wc * wc) + nd * (wd * wd))
+        first[i] += (da * wa + db * wb) + (dc * wc + dd * wd)
+        second[i] += (da * da * wa + db * db * wb) + (dc * dc * wc + dd * dd * wd)
 
 
 @compiled
@@ -261,13 +299,19 @@ def next_pass(
 
 
 @compiled
-def first_values(rows: NDArray[Any], largest: NDArray[Any], center: Doubles) -> None:
+def first_values(rows: NDArray[Any], center: Doubles) -> None:
     """Write the first value of every column that may be used, 0 without one."""
     center[:] = INFINITY
+    missing = center.size
     for k in range(rows.shape[0]):
+        if missing == 0:
+            break
         row = rows[k]
         for i in range(center.size):
             center[i] = np.float64(row[i]) if center[i] == INFINITY else center[i]
+        missing = 0
+        for i in range(center.size):
+            missing += int(center[i] == INFINITY)
     for i in range(center.size):
         center[i] = center[i] if center[i] < INFINITY else 0.0
 
@@ -275,34 +319,45 @@ def first_values(rows: NDArray[Any], largest: NDArray[Any], center: Doubles) -> 
 @compiled
 def sums_of_pass(
     rows: NDArray[Any],
-    ordered: NDArray[Any],
     weights: Doubles,
-    weighted: bool,
+    input_weights: Doubles,
+    weighting: int,
     center: Doubles,
     half_width: Doubles,
     sums: Doubles,
 ) -> None:
-    """Fill the five rows of sums of a pass; without weights, over the values in ascending order."""
+    """Fill the five rows of sums of a pass; see `stack_segments` for the weighting.
+
+    Rows are a multiple of ``GROUP``, those after the last input without a value.
+    """
     sums[:] = 0.0
     used, weight, square, first, second = sums[0], sums[1], sums[2], sums[3], sums[4]
-    if weighted:
+    if weighting == BY_PIXEL:
         for k in range(weights.shape[0]):
             add_weighted(
                 rows[k], weights[k], center, half_width, used, weight, square, first, second
             )
-    else:
-        for k in range(0, ordered.shape[0], GROUP):
-            add_group(
-                ordered[k],
-                ordered[k + 1],
-                ordered[k + 2],
-                ordered[k + 3],
+        return
+    for k in range(0, rows.shape[0], GROUP):
+        a, b, c, d = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        if weighting == BY_INPUT:
+            add_weighted_group(
+                a,
+                b,
+                c,
+                d,
+                input_weights[k : k + GROUP],
                 center,
                 half_width,
                 used,
+                weight,
+                square,
                 first,
                 second,
             )
+        else:
+            add_group(a, b, c, d, center, half_width, used, first, second)
+    if weighting == EQUAL_WEIGHTS:
         weight[:] = used
         square[:] = used
 
@@ -321,7 +376,7 @@ def stack_segments(
     pairs: NDArray[np.int64],
     ranks: NDArray[np.int64],
     fractions: Doubles,
-    options: tuple[int, float, int, bool, bool, bool],
+    options: tuple[int, float, int, int, bool, bool],
     image: NDArray[Any],
     variance: NDArray[Any],
     planes: Planes,
@@ -333,17 +388,22 @@ def stack_segments(
 
     ``segments`` are rows (start, stop, region) of pixels, ``factors`` (region, input) multiply the
     values. ``bits`` are those that leave a value out and those set where values were clipped, only
-    one was used, or none. ``options``: statistic, clip, iterations, weighted, weights are inverse
+    one was used, or none. ``options``: statistic, clip, iterations, weighting (of all inputs
+    alike, one weight for each input, one for each pixel), whether the weights of pixels are inverse
     variances, variance from the inputs. Absent masks, variances and weights have no pixels.
     ``counted`` are the inputs used and ``rejected`` those that clipping left out.
     """
-    statistic, clip, iterations, weighted, inverse, propagate = options
+    statistic, clip, iterations, weighting, inverse, propagate = options
     n = images.shape[0]
     grouped = (n + GROUP - 1) // GROUP * GROUP
     dtype = largest.dtype
-    rows = np.empty((n, TILE), dtype)
+    rows = np.full((grouped, TILE), largest[1], dtype)
     ordered = np.full((grouped, TILE), largest[1], dtype)
     row_weights = np.ones((n, TILE), np.float64)
+    padded_weights = np.ones(grouped, np.float64)
+    for k in range(n):
+        row_weights[k] = input_weights[k]
+        padded_weights[k] = input_weights[k]
     count = np.empty(TILE, np.int32)
     iqr, center, half_width = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     mean, spread, propagated = np.empty(TILE), np.empty(TILE), np.empty(TILE)
@@ -359,7 +419,7 @@ def stack_segments(
                 load_row(
                     images[k, start:stop], masks[k, start:stop], bits, factor, largest, rows[k]
                 )
-                if weighted:
+                if weighting == BY_PIXEL:
                     weigh_row(
                         weights[k, start:stop],
                         variances[k, start:stop],
@@ -370,14 +430,15 @@ def stack_segments(
                         rows[k],
                         row_weights[k],
                     )
-                count_row(rows[k], largest, count)
-                ordered[k] = rows[k]
             passes = 1
             half_width[:] = LARGEST
-            if statistic == MEAN and weighted:
-                first_values(rows, largest, center)
+            if statistic == MEAN and weighting != EQUAL_WEIGHTS:
+                first_values(rows[:n], center)
             else:
                 # also for the mean: sums in ascending order don't depend on the order of the inputs
+                for k in range(n):
+                    count_row(rows[k], largest, count)
+                    ordered[k] = rows[k]
                 sort_rows(ordered[:n], pairs)
                 tile_quartiles(ordered, count, ranks, fractions, center, iqr)
             if statistic == CLIPPED_MEAN:
@@ -385,8 +446,11 @@ def stack_segments(
                 for i in range(TILE):
                     width = clip * QUARTILE_TO_SIGMA * iqr[i]
                     half_width[i] = LARGEST if width > LARGEST else width
+            summed = ordered if weighting == EQUAL_WEIGHTS else rows
             for index in range(passes):
-                sums_of_pass(rows, ordered, row_weights, weighted, center, half_width, sums)
+                sums_of_pass(
+                    summed, row_weights, padded_weights, weighting, center, half_width, sums
+                )
                 solve_pass(sums[0], sums[1], sums[2], sums[3], sums[4], mean, spread)
                 if index + 1 < passes:
                     next_pass(count, mean, spread, clip, center, half_width)
@@ -425,8 +489,9 @@ def stack_segments(
                     image[p] = center[i] + mean[i]
                 variance[p] = error
                 counted[p] = np.int32(used)
-                rejected[p] = count[i] - np.int32(used)
-                if used > 0.0 and count[i] > used:
+                clipped = statistic == CLIPPED_MEAN and count[i] > used
+                rejected[p] = count[i] - np.int32(used) if clipped else 0
+                if used > 0.0 and clipped:
                     planes[p] |= bits[1]
                 if used == 1.0:
                     planes[p] |= bits[2]

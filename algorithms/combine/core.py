@@ -20,7 +20,12 @@ from skyloom.algorithms.errors import FilledPixelsWarning, GeometryError, NoUsab
 from skyloom.algorithms.pixel_arrays import floating
 from skyloom.algorithms.sorting_network import comparisons
 from skyloom.algorithms.stack_arrays import as_bits, flat_inputs, flat_masks, limits_of
-from skyloom.algorithms.stack_kernels import CLIPPED_MEAN, rank_tables, stack_segments
+from skyloom.algorithms.stack_kernels import (
+    CLIPPED_MEAN,
+    EQUAL_WEIGHTS,
+    rank_tables,
+    stack_segments,
+)
 
 __all__ = ["Frame", "combined_frame"]
 
@@ -38,7 +43,7 @@ class Frame(NamedTuple):
 
 
 class _Noise(NamedTuple):
-    """Variance of scaled values for each amplifier and exposure, see `predict`."""
+    """Variance of scaled values for each amplifier and exposure, see `add_predicted`."""
 
     per_level: NDArray[np.float64]
     constant: NDArray[np.float64]
@@ -227,7 +232,14 @@ def _combine_tile(
         raise ValueError(
             f"clip_reference of {size} exposures takes the variance from theirs, which have none"
         )
-    rule = (CLIPPED_MEAN, parameters.reference_clip, parameters.iterations, False, False, propagate)
+    rule = (
+        CLIPPED_MEAN,
+        parameters.reference_clip,
+        parameters.iterations,
+        EQUAL_WEIGHTS,
+        False,
+        propagate,
+    )
     stack_segments(
         values,
         masks,

@@ -87,19 +87,31 @@ class Exposures(NamedTuple):
         if whole:
             places = [{v.Y: slice(0, self.shape[0]), v.X: slice(0, self.shape[1])}]
         for place in places:
-            # one computation for all planes: lazy ones share most of their tasks
-            parts = [data[names].isel(place) for data in self.data]
-            read = [part if whole else part.compute() for part in parts]
             arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(PLANES)
-            for name in names:
-                arrays[name] = (
-                    read[0][name].values
-                    if self.stacked
-                    else np.stack([part[name].transpose(v.Y, v.X).values for part in read])
-                )
+            if self.stacked:
+                part = self.first[names].isel(place)
+                # one computation for all planes: lazy ones share most of their tasks
+                part = part if whole else part.compute()
+                arrays |= {name: part[name].values for name in names}
+            else:
+                arrays |= self._gathered(names, place)
             image = arrays["image"]
             assert image is not None
             yield Planes(image, arrays[v.MASK], arrays["variance"], place[v.Y], place[v.X])
+
+    def _gathered(
+        self, names: Sequence[str], place: dict[Hashable, slice]
+    ) -> dict[str, NDArray[Any]]:
+        """Return a tile of exposures that are datasets of their own, read one after the other."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for i, data in enumerate(self.data):
+            part = data[list(names)].isel(place).compute().transpose(v.Y, v.X)
+            for name in names:
+                values = part[name].values
+                if i == 0:
+                    arrays[name] = np.empty((len(self.data), *values.shape), values.dtype)
+                arrays[name][i] = values
+        return arrays
 
 
 def _ready(array: xr.DataArray) -> bool:

@@ -22,102 +22,116 @@ NAN = math.nan
 
 Doubles = NDArray[np.float64]
 Planes = NDArray[np.int32]
-Bytes = NDArray[np.uint8]
 
 
 @compiled
-def believe(
-    ordered: NDArray[Any], count: NDArray[np.int32], center: Doubles, widening: Doubles
+def expectations(
+    ordered: NDArray[Any],
+    count: NDArray[np.int32],
+    clip: float,
+    pattern: float,
+    center: Doubles,
+    level: Doubles,
+    extra: Doubles,
+    width: Doubles,
 ) -> None:
-    """Of two values, believe the lower: cosmic rays only add. Their difference is noisier."""
+    """Write level, variance of the pattern and square of the clip of every pixel.
+
+    Of two values the lower is believed, as cosmic rays only add, and their difference is noisier
+    than a distance from the median of many.
+    """
     for i in range(center.size):
         two = count[i] == 2
         center[i] = np.float64(ordered[0, i]) if two else center[i]
-        widening[i] = 2.0 if two else 1.0
+        width[i] = 2.0 * clip if two else clip
+    for i in range(center.size):
+        level[i] = center[i] if center[i] > 0.0 else 0.0
+        extra[i] = pattern * level[i] * level[i]
 
 
 @compiled
-def predict(
+def add_predicted(
     row: NDArray[Any],
-    variances: NDArray[Any],
     per_level: float,
     constant: float,
-    factor: float,
+    inverse: bool,
     center: Doubles,
-    noise: Doubles,
+    level: Doubles,
+    extra: Doubles,
+    width: Doubles,
+    weights: Doubles,
+    sums: tuple[Doubles, Doubles, Doubles, Doubles],
 ) -> None:
-    """Write the variance that a value at the centre would have.
+    """Add the values of a row that their predicted noise explains; write their weights.
 
-    It is ``per_level`` x centre + ``constant``, or, if that is not known (NaN), the variance of
-    the value itself with the photons taken out by which it differs from the centre.
+    The variance of a value is ``per_level`` x level + ``constant``. ``sums`` are those of numbers,
+    weights, weighted differences to the centre, and weights² x variances.
     """
-    if constant == constant:
-        for i in range(noise.size):
-            level = center[i] if center[i] > 0.0 else 0.0
-            noise[i] = level * per_level + constant
-        return
-    scale = factor * factor
-    for i in range(variances.size):
-        level = center[i] if center[i] > 0.0 else 0.0
-        own = np.float64(variances[i]) * scale - (np.float64(row[i]) - center[i]) * per_level
-        noise[i] = own if own > level * per_level else level * per_level
-
-
-@compiled
-def add_plausible(
-    row: NDArray[Any],
-    noise: Doubles,
-    center: Doubles,
-    widening: Doubles,
-    options: tuple[float, float, float],
-    kept: Bytes,
-    used: Doubles,
-    weight: Doubles,
-    first: Doubles,
-) -> None:
-    """Add weights and weighted differences of the values that the noise explains.
-
-    ``options``: square of the clip, square of the pattern's part of the level, and 1 for weights
-    of inverse variances or 0 for equal ones. ``noise`` becomes the weights, 0 where not kept.
-    """
-    clip, pattern, inverse = options
+    used, weight, first, propagated = sums
     for i in range(row.size):
-        difference = np.float64(row[i]) - center[i]
-        level = center[i] if center[i] > 0.0 else 0.0
-        variance = noise[i] if noise[i] > LEAST_NOISE else LEAST_NOISE
-        tolerance = clip * widening[i] * (variance + pattern * level * level)
-        inside = difference * difference <= tolerance
-        w = 1.0 / variance if inverse > 0.0 else 1.0
+        d = np.float64(row[i]) - center[i]
+        noise = level[i] * per_level + constant
+        noise = noise if noise > LEAST_NOISE else LEAST_NOISE
+        inside = d * d <= width[i] * (noise + extra[i])
+        w = 1.0 / noise if inverse else 1.0
         w = w if inside else 0.0
-        d = difference if inside else 0.0
-        kept[i] = np.uint8(inside)
+        d = d if inside else 0.0
+        weights[i] = w
         used[i] += 1.0 if inside else 0.0
         weight[i] += w
         first[i] += w * d
-        noise[i] = w
+        propagated[i] += w * w * noise
 
 
 @compiled
-def add_squares(weights: Doubles, noise: Doubles, propagated: Doubles) -> None:
-    """Add weights² x variances."""
-    for i in range(weights.size):
-        term = weights[i] * weights[i] * noise[i]
+def add_measured(
+    row: NDArray[Any],
+    variances: NDArray[Any],
+    per_level: float,
+    factor: float,
+    inverse: bool,
+    center: Doubles,
+    level: Doubles,
+    extra: Doubles,
+    width: Doubles,
+    weights: Doubles,
+    sums: tuple[Doubles, Doubles, Doubles, Doubles],
+) -> None:
+    """Do the same with the variance of each value, without the photons beyond the centre."""
+    used, weight, first, _ = sums
+    scale = factor * factor
+    for i in range(variances.size):
+        d = np.float64(row[i]) - center[i]
+        least = level[i] * per_level
+        noise = np.float64(variances[i]) * scale - d * per_level
+        noise = noise if noise > least else least
+        noise = noise if noise > LEAST_NOISE else LEAST_NOISE
+        inside = d * d <= width[i] * (noise + extra[i])
+        w = 1.0 / noise if inverse else 1.0
+        w = w if inside else 0.0
+        d = d if inside else 0.0
+        weights[i] = w
+        used[i] += 1.0 if inside else 0.0
+        weight[i] += w
+        first[i] += w * d
+
+
+@compiled
+def add_squares(
+    weights: Doubles, variances: NDArray[Any], factor: float, propagated: Doubles
+) -> None:
+    """Add weights² x variances of scaled values."""
+    scale = factor * factor
+    for i in range(variances.size):
+        term = weights[i] * weights[i] * (np.float64(variances[i]) * scale)
         propagated[i] += term if weights[i] > 0.0 else 0.0
 
 
 @compiled
-def scale_variances(variances: NDArray[Any], factor: float, scaled: Doubles) -> None:
-    """Write variances of scaled values."""
-    scale = factor * factor
-    for i in range(variances.size):
-        scaled[i] = np.float64(variances[i]) * scale
-
-
-@compiled
-def join_kept(kept: Bytes, mask: Planes, planes: Planes) -> None:
-    """Join the planes of the values kept."""
+def join_weighted(weights: Doubles, mask: Planes, planes: Planes) -> None:
+    """Join the planes of the values used."""
     for i in range(mask.size):
-        planes[i] |= mask[i] if kept[i] != 0 else np.int32(0)
+        planes[i] |= mask[i] if weights[i] > 0.0 else np.int32(0)
 
 
 @compiled
@@ -144,22 +158,21 @@ def combine_segments(
     """Write the combined value of every pixel of the segments.
 
     ``factors``, ``per_level`` and ``constant`` are (region, input): what multiplies the values,
-    and the variance of the scaled value, see `predict`. ``bits`` are those that leave a value out.
+    and the variance of the scaled value, see `add_predicted`; a constant that is not known (NaN)
+    leaves it to the variances. ``bits`` are those that leave a value out.
     """
+    clip, pattern, inverse_weights = options
+    inverse = inverse_weights > 0.0
     n = images.shape[0]
     dtype = largest.dtype
     rows = np.empty((n, TILE), dtype)
     ordered = np.empty((n, TILE), dtype)
     count = np.empty(TILE, np.int32)
-    kept = np.empty(TILE, np.uint8)
-    center, iqr, widening = np.empty(TILE), np.empty(TILE), np.empty(TILE)
-    noise, own = np.zeros(TILE), np.zeros(TILE)
-    used, weight, first, propagated = (
-        np.empty(TILE),
-        np.empty(TILE),
-        np.empty(TILE),
-        np.empty(TILE),
-    )
+    center, iqr = np.empty(TILE), np.empty(TILE)
+    level, extra, width = np.empty(TILE), np.empty(TILE), np.empty(TILE)
+    weights, propagated = np.zeros(TILE), np.empty(TILE)
+    sums = (np.empty(TILE), np.empty(TILE), np.empty(TILE), np.empty(TILE))
+    used, weight, first, predicted = sums
     has_variances, has_masks = variances.shape[1] > 0, masks.shape[1] > 0
     for s in range(segments.shape[0]):
         region = segments[s, 2]
@@ -179,35 +192,52 @@ def combine_segments(
                 ordered[k] = rows[k]
             sort_rows(ordered, pairs)
             tile_quartiles(ordered, count, ranks, fractions, center, iqr)
-            believe(ordered, count, center, widening)
+            expectations(ordered, count, clip, pattern, center, level, extra, width)
             used[:] = 0.0
             weight[:] = 0.0
             first[:] = 0.0
+            predicted[:] = 0.0
             propagated[:] = 0.0
             for k in range(n):
-                factor = factors[region, k]
-                own_variances = variances[k, start:stop]
-                predict(
-                    rows[k],
-                    own_variances,
-                    per_level[region, k],
-                    constant[region, k],
-                    factor,
-                    center,
-                    noise,
-                )
-                own[:] = noise
+                factor, slope = factors[region, k], per_level[region, k]
+                own = variances[k, start:stop]
+                if constant[region, k] == constant[region, k]:
+                    add_predicted(
+                        rows[k],
+                        slope,
+                        constant[region, k],
+                        inverse,
+                        center,
+                        level,
+                        extra,
+                        width,
+                        weights,
+                        sums,
+                    )
+                else:
+                    add_measured(
+                        rows[k],
+                        own,
+                        slope,
+                        factor,
+                        inverse,
+                        center,
+                        level,
+                        extra,
+                        width,
+                        weights,
+                        sums,
+                    )
                 if has_variances:
-                    scale_variances(own_variances, factor, own)
-                add_plausible(rows[k], noise, center, widening, options, kept, used, weight, first)
-                add_squares(noise, own, propagated)
+                    add_squares(weights, own, factor, propagated)
                 if has_masks:
-                    join_kept(kept, masks[k, start:stop], planes[start:stop])
+                    join_weighted(weights, masks[k, start:stop], planes[start:stop])
+            squares = propagated if has_variances else predicted
             for i in range(stop - start):
                 p = start + i
                 some = used[i] > 0.0
                 total = weight[i] if some else 1.0
                 image[p] = center[i] + first[i] / total if some else NAN
-                variance[p] = propagated[i] / (total * total) if some else NAN
+                variance[p] = squares[i] / (total * total) if some else NAN
                 counted[p] = np.int32(used[i])
                 rejected[p] = count[i] - np.int32(used[i])

@@ -23,9 +23,10 @@ def own_planes(mask: NDArray[Any], legend: Mapping[str, Any]) -> NDArray[np.int3
     [0, 2]
     """
     mask = mask.astype(np.int32, copy=False)
+    known = {name: v.plane_bits([name], legend) for name in str(legend["flag_meanings"]).split()}
+    if known == dict(v.MASK_PLANES):
+        return mask.copy()
     own = np.zeros_like(mask)
-    for name in str(legend["flag_meanings"]).split():
-        if name in v.MASK_PLANES:
-            bit = as_bits(v.plane_bits([name], legend))[0]
-            own[(mask & bit) != 0] |= v.MASK_PLANES[name]
+    for name in known.keys() & v.MASK_PLANES.keys():
+        own[(mask & as_bits(known[name])[0]) != 0] |= v.MASK_PLANES[name]
     return own
