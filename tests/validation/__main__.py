@@ -18,6 +18,7 @@ TOPICS = {
     "night": "A simulated night of a mosaic camera against its truth",
     "flats": "Scales of flats, their errors, and levels of real cameras",
     "background": "Backgrounds in bins: pulls, histograms, errors of pixels, independent packages",
+    "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "detrend": "Detrended frames against the light that fell",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
