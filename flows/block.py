@@ -19,6 +19,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from threadpoolctl import threadpool_limits
+
 from skyloom.flows.captured_warnings import captured_warnings
 from skyloom.flows.fingerprint import Gathered, digest, gathered_token, item_digest
 from skyloom.flows.inputs import blocks_wanted, provenance, read_input
@@ -190,7 +192,9 @@ def _compute(
         if dataset is not None:
             inputs[item.name] = dataset
             read += dataset.nbytes
-    result = step.algorithm(inputs, step.parameters)
+    # OpenMP keeps its number of threads per thread, so a limit set where the run began is not seen.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        result = step.algorithm(inputs, step.parameters)
     quality = step.quality(result) if step.quality else {}
     written = context.store.write_block(step.name, step.block(labels), result)
     return {
