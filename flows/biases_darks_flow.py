@@ -28,9 +28,10 @@ from skyloom.algorithms.detrend import (
 )
 from skyloom.algorithms.errors import StoreError
 from skyloom.algorithms.parameters import Parameters
+from skyloom.flows.camera_constants import AMPLIFIERS
 from skyloom.flows.detrend_flow import frame_step
 from skyloom.flows.flow import Flow
-from skyloom.flows.frame_blocks import AMPLIFIERS, calibration_quality, trimmed_sizes
+from skyloom.flows.frame_blocks import calibration_quality, trimmed_sizes
 from skyloom.flows.selection import (
     SelectionParameters,
     configured,

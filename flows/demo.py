@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,12 +21,10 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import SkyloomError
 from skyloom.algorithms.simulate import flat_plan, flat_truth, simulate_exposure
 from skyloom.flows.ingest_flow import ingest
+from skyloom.flows.night_files import write_exposures
 from skyloom.flows.photon_transfer_flow import photon_transfer
 from skyloom.flows.progress import Observer, choose_observers
-from skyloom.flows.scheduler import Threads
-from skyloom.flows.spread import spread
 from skyloom.storage.camera import Camera, load_camera
-from skyloom.storage.raw_fits import write_raw_fits
 from skyloom.storage.store import create_store, open_store
 
 if TYPE_CHECKING:
@@ -106,7 +105,14 @@ def run_demo(
     truth = {name: flat_truth(camera.amplifiers(name), seed=SEED) for name in _detectors(camera)}
     count = plan.sizes[v.EXPOSURE]
     console.print(f"{count} exposures of {len(truth)} detectors as FITS files in {files}")
-    _write_files(files, camera, plan, truth, workers, choose_observers(progress))
+    write_exposures(
+        files,
+        camera,
+        plan[v.EXPOSURE].values,
+        partial(_simulate, camera, plan, truth),
+        choose_observers(progress),
+        workers=workers,
+    )
     store = open_store(url) if (url / "zarr.json").exists() else create_store(url, camera)
     ingested = ingest(store, files, workers=workers, progress=progress)
     console.print(str(ingested))
@@ -144,45 +150,15 @@ def _plan(levels: int) -> xr.Dataset:
     )
 
 
-def _write_files(
-    folder: Path,
-    camera: Camera,
-    plan: xr.Dataset,
-    truth: Mapping[str, xr.Dataset],
-    workers: int | None,
-    observer: Observer,
-) -> None:
-    """Write the exposures that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {int(number): folder / f"{int(number):04d}.fits" for number in plan[v.EXPOSURE].values}
-    missing = {number: path for number, path in paths.items() if not path.exists()}
-    observer.begin({"simulate": len(missing)})
-    try:
-        spread(
-            Threads(threads=workers),
-            _write_exposure,
-            [(path, camera, plan, number, truth) for number, path in missing.items()],
-            list(map(str, missing.values())),
-            observer,
-            "simulate",
-        )
-    finally:
-        observer.end()
-
-
-def _write_exposure(
-    path: Path, camera: Camera, plan: xr.Dataset, number: int, truth: Mapping[str, xr.Dataset]
-) -> None:
-    """Write one exposure, complete or not at all."""
-    raws = {
+def _simulate(
+    camera: Camera, plan: xr.Dataset, truth: Mapping[str, xr.Dataset], number: int
+) -> Mapping[str, xr.Dataset]:
+    return {
         name: simulate_exposure(
             plan, number, camera.amplifiers(name), table, shape=camera.detector(name).shape
         )
         for name, table in truth.items()
     }
-    partial = path.with_suffix(".partial")
-    write_raw_fits(partial, camera, raws, overwrite=True)
-    partial.rename(path)
 
 
 def comparison(ptc: xr.Dataset, truth: Mapping[str, xr.Dataset]) -> xr.Dataset:

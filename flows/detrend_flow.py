@@ -11,9 +11,9 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.detrend import ScienceDetrendParameters
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
+from skyloom.flows.camera_constants import AMPLIFIERS
 from skyloom.flows.flow import Flow
 from skyloom.flows.frame_blocks import (
-    AMPLIFIERS,
     detrended_frame,
     frame_bytes,
     frame_quality,

@@ -11,15 +11,12 @@ import xarray as xr
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.detrend import ScienceDetrendParameters
 from skyloom.algorithms.detrend import detrend as detrend_raw
-from skyloom.flows.step import Constant, Labels
-from skyloom.storage.records import Label
+from skyloom.flows.step import Labels
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
 __all__ = [
-    "AMPLIFIERS",
-    "amplifier_table",
     "calibration_quality",
     "detrended_frame",
     "frame_bytes",
@@ -29,14 +26,6 @@ __all__ = [
 
 Inputs = Mapping[str, xr.Dataset]
 CALIBRATIONS = ("bias", "dark", "flat", "gain", "brighter_fatter")
-
-
-def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
-    """Return the amplifier table of a block's detector."""
-    return store.camera.amplifiers(str(block[v.DETECTOR]))
-
-
-AMPLIFIERS = Constant("amplifiers", amplifier_table, (v.DETECTOR,))
 
 
 def detrended_frame(inputs: Inputs, parameters: ScienceDetrendParameters) -> xr.Dataset:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from skyloom.algorithms.amplifiers import amplifier_rows, trimmed_shape
-from skyloom.algorithms.errors import ConfigurationError
-from skyloom.algorithms.focal_plane import detector_transform
 from skyloom.algorithms.simulate import (
     SceneParameters,
     night_scene,
@@ -20,6 +16,7 @@ from skyloom.algorithms.simulate import (
     simulate_night_exposure,
 )
 from skyloom.algorithms.vocabulary import EXPOSURE
+from skyloom.flows.camera_constants import detector_transforms
 from skyloom.flows.scheduler import Threads
 from skyloom.flows.spread import spread
 from skyloom.storage.raw_fits import write_raw_fits
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from skyloom.flows.progress import Observer
     from skyloom.storage.camera import Camera
 
-__all__ = ["SimulatedNight", "detector_transforms", "simulated_night", "write_night"]
+__all__ = ["SimulatedNight", "simulated_night", "write_exposures", "write_night"]
 
 
 class SimulatedNight(NamedTuple):
@@ -38,35 +35,6 @@ class SimulatedNight(NamedTuple):
     plan: xr.Dataset
     truth: dict[str, xr.Dataset]
     scene: xr.Dataset
-
-
-def detector_transforms(camera: Camera) -> dict[str, NDArray[np.float64]]:
-    """Return the transform from trimmed pixels to the focal plane (mm) of each detector.
-
-    Raises
-    ------
-    ConfigurationError
-        If the camera does not say how large its pixels are.
-
-    Examples
-    --------
-    >>> from skyloom.storage.camera import load_camera
-    >>> detector_transforms(load_camera("simulated-sky"))["S00"].shape
-    (2, 3)
-    """
-    if camera.pixel_size is None:
-        raise ConfigurationError(
-            f"places in the focal plane are needed, but the camera {camera.name} has no pixel_size"
-        )
-    return {
-        detector.name: detector_transform(
-            trimmed_shape(amplifier_rows(camera.amplifiers(detector.name))),
-            pixel_size=1e-3 * camera.pixel_size,
-            offset=detector.offset_mm,
-            rotation=detector.rotation,
-        )
-        for detector in camera.detectors
-    }
 
 
 def simulated_night(
@@ -102,26 +70,14 @@ def write_night(
     folder: Path, night: SimulatedNight, observer: Observer, *, workers: int | None = None
 ) -> None:
     """Write the exposures of a night that are not there yet, one FITS file each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {int(number): folder / f"{int(number):04d}.fits" for number in night.plan[EXPOSURE]}
-    missing = {number: path for number, path in paths.items() if not path.exists()}
-    observer.begin({"simulate": len(missing)})
-    try:
-        spread(
-            Threads(threads=workers),
-            _write_exposure,
-            [(path, night, number) for number, path in missing.items()],
-            list(map(str, missing.values())),
-            observer,
-            "simulate",
-        )
-    finally:
-        observer.end()
+    make = partial(_simulate, night)
+    write_exposures(
+        folder, night.camera, night.plan[EXPOSURE].values, make, observer, workers=workers
+    )
 
 
-def _write_exposure(path: Path, night: SimulatedNight, number: int) -> None:
-    """Write one exposure, complete or not at all."""
-    raws: Mapping[str, xr.Dataset] = {
+def _simulate(night: SimulatedNight, number: int) -> Mapping[str, xr.Dataset]:
+    return {
         name: simulate_night_exposure(
             night.plan,
             number,
@@ -132,6 +88,55 @@ def _write_exposure(path: Path, night: SimulatedNight, number: int) -> None:
         )
         for name, truth in night.truth.items()
     }
-    partial = path.with_suffix(".partial")
-    write_raw_fits(partial, night.camera, raws, overwrite=True)
-    partial.rename(path)
+
+
+def write_exposures(
+    folder: Path,
+    camera: Camera,
+    numbers: Iterable[int],
+    make: Callable[[int], Mapping[str, xr.Dataset]],
+    observer: Observer,
+    *,
+    workers: int | None = None,
+) -> None:
+    """Write simulated exposures that are not there yet, one FITS file each.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go; made if need be.
+    camera : Camera
+        Whose files they are.
+    numbers : iterable of int
+        Numbers of the exposures.
+    make : callable
+        Makes the raw frames of an exposure, by detector.
+    observer : Observer
+        Is told of the progress.
+    workers : int, optional
+        Exposures at a time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {int(number): folder / f"{int(number):04d}.fits" for number in numbers}
+    missing = {number: path for number, path in paths.items() if not path.exists()}
+    observer.begin({"simulate": len(missing)})
+    try:
+        spread(
+            Threads(threads=workers),
+            _write_exposure,
+            [(path, camera, make, number) for number, path in missing.items()],
+            list(map(str, missing.values())),
+            observer,
+            "simulate",
+        )
+    finally:
+        observer.end()
+
+
+def _write_exposure(
+    path: Path, camera: Camera, make: Callable[[int], Mapping[str, xr.Dataset]], number: int
+) -> None:
+    """Write one exposure, complete or not at all."""
+    partial_file = path.with_suffix(".partial")
+    write_raw_fits(partial_file, camera, make(number), overwrite=True)
+    partial_file.rename(path)

@@ -26,20 +26,17 @@ from skyloom.algorithms.photon_transfer.parameters import ExtractParameters
 from skyloom.algorithms.photon_transfer.prekernel import KernelParameters
 from skyloom.algorithms.photon_transfer.solve import solve
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
-from skyloom.storage.records import Label
 
 if TYPE_CHECKING:
-    from skyloom.storage.store import Store
+    pass
 
 __all__ = [
     "PairBlockParameters",
-    "amplifier_table",
     "dark_pair",
     "flat_pair",
     "kernel",
     "kernel_quality",
     "pair_quality",
-    "placement",
     "ptc",
     "ptc_quality",
 ]
@@ -54,18 +51,6 @@ class PairBlockParameters(Parameters):
     extract: ExtractParameters = Field(ExtractParameters(), description="what is measured")
     mode: Literal["time", "flux", "id"] = Field("time", description="what pairs were matched on")
     pixel_size: float | None = Field(None, gt=0, description="distance of pixels, micrometre")
-
-
-def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
-    """Return the amplifier table of a block's detector."""
-    return store.camera.amplifiers(str(block[v.DETECTOR]))
-
-
-def placement(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
-    """Return where a block's detector is: its centre (mm) and rotation (degree)."""
-    detector = store.camera.detector(str(block[v.DETECTOR]))
-    x, y = detector.offset_mm
-    return xr.Dataset({"x": ((), x), "y": ((), y), "rotation": ((), detector.rotation)})
 
 
 def dark_pair(inputs: Inputs, parameters: PairBlockParameters) -> xr.Dataset:

@@ -22,16 +22,15 @@ from skyloom.algorithms.photon_transfer.pairing import pair_exposures
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters, PairParameters
 from skyloom.algorithms.photon_transfer.prekernel import KernelParameters
 from skyloom.algorithms.photon_transfer.solve_parameters import SolveParameters
+from skyloom.flows.camera_constants import AMPLIFIERS, placement
 from skyloom.flows.flow import Flow
 from skyloom.flows.photon_transfer_blocks import (
     PairBlockParameters,
-    amplifier_table,
     dark_pair,
     flat_pair,
     kernel,
     kernel_quality,
     pair_quality,
-    placement,
     ptc,
     ptc_quality,
 )
@@ -224,7 +223,6 @@ def _steps(
     amps = tuple(store.camera.amplifier_names())
     flat_labels = tuple(map(str, flats[v.PAIR].values))
     dark_labels = tuple(map(str, darks[v.PAIR].values))
-    table = Constant("amplifiers", amplifier_table, (v.DETECTOR,))
     read, memory = _pair_bytes(store, configuration.extract)
     matrices = {v.LAG_Y: lags, v.LAG_X: lags}
     # Only what a pair of darks depends on: it is not to be measured again for other lags.
@@ -239,7 +237,7 @@ def _steps(
         PairBlockParameters(detrend=configuration.detrend, extract=dark_extract),
         DARK_PAIRS,
         {v.PAIR: dark_labels, v.DETECTOR: detectors, v.AMP: amps},
-        (*_lookups(darks), table),
+        (*_lookups(darks), AMPLIFIERS),
         attrs=_exposure_statuses(darks),
         memory_bytes=memory,
         read_bytes=read,
@@ -257,7 +255,7 @@ def _steps(
         {v.PAIR: flat_labels, v.DETECTOR: detectors, v.AMP: amps},
         (
             *_lookups(flats),
-            table,
+            AMPLIFIERS,
             *(places if configuration.extract.vignetting else ()),
             Reduction("dark_pairs", "dark_pairs", v.PAIR, minimum=0),
         ),

@@ -32,12 +32,10 @@ from skyloom.algorithms.sky import (
     subtract_fit,
 )
 from skyloom.flows.frame_blocks import frame_quality
-from skyloom.flows.night_files import detector_transforms
-from skyloom.storage.records import Label
 from skyloom.storage.sky_schemas import BINS, BOX, FOCAL_BOX
 
 if TYPE_CHECKING:
-    from skyloom.storage.store import Store
+    pass
 
 __all__ = [
     "FrameBlockParameters",
@@ -46,7 +44,6 @@ __all__ = [
     "fit_quality",
     "focal_plane",
     "focal_plane_quality",
-    "geometry",
     "shared_grid",
     "sky_bins",
     "sky_fit",
@@ -77,20 +74,6 @@ class FrameBlockParameters(Parameters):
         AverageParameters(), description="how exposures are averaged"
     )
     focal_plane: FocalPlaneParameters = Field(description="the smooth sky that is taken off first")
-
-
-def geometry(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
-    """Return where the detectors lie: ``transform`` (detector, row, column) and their shapes."""
-    transforms = detector_transforms(store.camera)
-    tables = {name: store.camera.amplifiers(name) for name in transforms}
-    shapes = [[int(table[f"{axis}_stop"].max()) for axis in "yx"] for table in tables.values()]
-    return xr.Dataset(
-        {
-            "transform": ((v.DETECTOR, "row", "column"), np.stack(list(transforms.values()))),
-            "shape": ((v.DETECTOR, "axis"), np.array(shapes)),
-        },
-        coords={v.DETECTOR: list(transforms)},
-    )
 
 
 def _transforms(places: xr.Dataset) -> dict[str, NDArray[np.float64]]:

@@ -25,6 +25,7 @@ from skyloom.algorithms.sky import (
     MaskObjectsParameters,
     SolveScaleParameters,
 )
+from skyloom.flows.camera_constants import PLACES, geometry
 from skyloom.flows.flow import Flow
 from skyloom.flows.frame_blocks import trimmed_sizes
 from skyloom.flows.selection import (
@@ -41,7 +42,6 @@ from skyloom.flows.sky_blocks import (
     fit_quality,
     focal_plane,
     focal_plane_quality,
-    geometry,
     shared_grid,
     sky_bins,
     sky_fit,
@@ -50,7 +50,7 @@ from skyloom.flows.sky_blocks import (
     sky_subtracted,
     subtracted_quality,
 )
-from skyloom.flows.step import Constant, Labels, Lookup, Reduction, Same, Step
+from skyloom.flows.step import Labels, Lookup, Reduction, Same, Step
 from skyloom.storage.frame_schemas import frame_schema
 from skyloom.storage.records import Label
 from skyloom.storage.sky_schemas import FOCAL_PLANE_SKY, SKY_BINS, SKY_FRAME, sky_fit_schema
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SkyFramesConfiguration", "sky_frames"]
 
-PLACES = Constant("places", geometry)
 DEFAULT_CELLS = 4
 """Cells along the longer side of the focal plane where the configuration does not say."""
 

@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.flows.camera_constants import geometry
 from skyloom.flows.report.exposures_page import Section, Table, write_page
 from skyloom.flows.report.numbers import with_error
 from skyloom.flows.report.sections import Image, drawn_image
 from skyloom.flows.report.sky_figures import mosaic_figure, residual_figure, scale_figure
-from skyloom.flows.sky_blocks import geometry
 from skyloom.storage.sky_schemas import BINS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.simulate import sky_pattern
 from skyloom.flows import detrend, sky_frames
-from skyloom.flows.night_files import detector_transforms
+from skyloom.flows.camera_constants import detector_transforms
 from skyloom.flows.selection import of_types
 from skyloom.storage.store import Store, create_store, open_store
 
