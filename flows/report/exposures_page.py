@@ -62,6 +62,12 @@ class ExposuresPage:
     configuration: str = ""
     footer: str = ""
 
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Anchor and name of every section, the fixed ones among them."""
+        own = [(section.anchor, section.title) for section in self.sections]
+        return [("attention", "Attention"), *own, ("provenance", "Provenance")]
+
 
 def write_page(
     store: Store,

@@ -41,6 +41,7 @@ class Page:
     warnings: Sequence[tuple[str, str, int]] = ()
     configuration: str = ""
     footer: str = ""
+    kind = "Photon transfer"
     summary_columns = tables.SUMMARY_COLUMNS
     contents = (
         ("attention", "Attention"),
