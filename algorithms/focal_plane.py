@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["detector_transform", "to_focal_plane", "to_pixels"]
+__all__ = ["box_corners", "detector_transform", "to_focal_plane", "to_pixels"]
 
 Floats = NDArray[np.float64]
 
@@ -88,3 +88,16 @@ def to_pixels(transform: Floats, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Fl
         np.asarray(inverse[0, 0] * dx + inverse[0, 1] * dy),
         np.asarray(inverse[1, 0] * dx + inverse[1, 1] * dy),
     )
+
+
+def box_corners(y_start: int, y_stop: int, x_start: int, x_stop: int) -> tuple[Floats, Floats]:
+    """Return the outer corners (x, y), pixel, of a half-open box of pixels.
+
+    Examples
+    --------
+    >>> box_corners(0, 2, 0, 4)
+    (array([-0.5,  3.5, -0.5,  3.5]), array([-0.5, -0.5,  1.5,  1.5]))
+    """
+    x = np.array([x_start, x_stop, x_start, x_stop]) - 0.5
+    y = np.array([y_start, y_start, y_stop, y_stop]) - 0.5
+    return x, y

@@ -28,7 +28,6 @@ __all__ = [
     "ClippedMoments",
     "clipped_moments",
     "clipped_statistics",
-    "squared_units",
     "stack",
 ]
 

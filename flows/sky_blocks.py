@@ -17,6 +17,7 @@ from skyloom.algorithms.background import (
     bin_edges,
     measure_background,
 )
+from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import (
     AverageParameters,
@@ -247,9 +248,7 @@ def _focal_box(places: xr.Dataset) -> tuple[float, float, float, float]:
     for transform, (height, width) in zip(
         places["transform"].values, places["shape"].values, strict=True
     ):
-        x = np.array([-0.5, width - 0.5, -0.5, width - 0.5])
-        y = np.array([-0.5, -0.5, height - 0.5, height - 0.5])
-        corners.append(transform @ np.stack([x, y, np.ones(4)]))
+        corners.append(np.stack(to_focal_plane(transform, *box_corners(0, height, 0, width))))
     points = np.concatenate(corners, axis=1)
     return (
         float(points[0].min()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.units import squared_units
 from skyloom.storage.dataset_schema import ProductSchema, Variable
 
 __all__ = [
@@ -35,15 +36,6 @@ _AMPLIFIER_FIGURES: Final = (
 )
 
 
-_SQUARES: Final = {
-    v.ADU: v.ADU2,
-    v.ELECTRON: v.ELECTRON2,
-    v.ADU_PER_SECOND: v.ADU2_PER_SECOND2,
-    v.DIMENSIONLESS: v.DIMENSIONLESS,
-}
-"""Unit of the variance for each unit of pixels."""
-
-
 def _planes(dims: tuple[str, ...], unit: str, what: str) -> tuple[Variable, ...]:
     return (
         Variable("image", dims, "float32", unit, description=what, codec="image"),
@@ -51,7 +43,7 @@ def _planes(dims: tuple[str, ...], unit: str, what: str) -> tuple[Variable, ...]
             "variance",
             dims,
             "float32",
-            _SQUARES[unit],
+            squared_units(unit),
             description=f"variance of the {what}",
             codec="image",
         ),

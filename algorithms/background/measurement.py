@@ -27,7 +27,7 @@ from skyloom.algorithms.background.geometry import (
 from skyloom.algorithms.clip_correction import clipped_variance_factor
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.parameters import Parameters
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["REJECTED_PLANES", "BackgroundParameters", "measure_background"]
 

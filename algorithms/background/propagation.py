@@ -31,7 +31,7 @@ from skyloom.algorithms.errors import (
     GeometryError,
     NonFiniteVarianceWarning,
 )
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["render_variance"]
 

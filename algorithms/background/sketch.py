@@ -35,7 +35,7 @@ from skyloom.algorithms.background.measurement import (
 from skyloom.algorithms.background.sketch_kernels import fill_sketch, statistics_of_cells
 from skyloom.algorithms.clip_correction import clipped_variance_factor
 from skyloom.algorithms.errors import ConfigurationError, GeometryError, NoUsableDataError
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = [
     "common_cells",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background.geometry import box_of_background, box_of_image
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
+from skyloom.algorithms.focal_plane import box_corners
 from skyloom.algorithms.pixel_arrays import native
 from skyloom.algorithms.sky import focal_plane_kernels as kernels
 from skyloom.algorithms.sky.focal_basis import (
@@ -285,8 +286,7 @@ def focal_plane_sums_of_pixels(
     origin = np.array([float(grid[dim].values[0]) for dim in DIMS])
     matrix = moved[::-1] / size[:, np.newaxis]
     matrix[:, 2] -= origin / size
-    corner_x = np.array([-0.5, box.shape[1] - 0.5])[[0, 1, 0, 1]]
-    corner_y = np.array([-0.5, box.shape[0] - 0.5])[[0, 0, 1, 1]]
+    corner_x, corner_y = box_corners(0, box.shape[0], 0, box.shape[1])
     cells_of(grid, *_places(moved, corner_y, corner_x))  # refuses detectors outside
     found = np.empty((rows, columns, kernels.QUANTITIES))
     pixels = native(np.asarray(image.values, np.float32))

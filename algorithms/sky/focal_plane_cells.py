@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background.geometry import bin_centers, bin_edges, box_of_background
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
-from skyloom.algorithms.focal_plane import to_focal_plane
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["SUMS", "focal_plane_grid", "focal_plane_sums", "merge_focal_plane_sums"]
 
@@ -108,9 +108,7 @@ def focal_plane_grid(
     corners, pixel = [], 0.0
     for name, transform in transforms.items():
         height, width = shapes[name]
-        x = np.array([-0.5, width - 0.5, -0.5, width - 0.5])
-        y = np.array([-0.5, -0.5, height - 0.5, height - 0.5])
-        corners.append(np.stack(to_focal_plane(transform, x, y)))
+        corners.append(np.stack(to_focal_plane(transform, *box_corners(0, height, 0, width))))
         pixel = max(pixel, float(np.sqrt(pixel_area(transform))))
     if not min(cell_size) >= 2.0 * pixel:
         raise ConfigurationError(

@@ -21,7 +21,7 @@ from skyloom.algorithms.background import fill_bad, smooth_ignoring_bad
 from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.sky.focal_plane_cells import DIMS, SUMS, cell_places
 from skyloom.algorithms.sky.focal_plane_parameters import FocalPlaneParameters
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["focal_plane_level"]
 

@@ -19,8 +19,8 @@ from skyloom.algorithms.background.geometry import (
 )
 from skyloom.algorithms.background.interpolation import STYLES, Style, checked
 from skyloom.algorithms.errors import GeometryError
-from skyloom.algorithms.focal_plane import to_focal_plane
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["check_inside", "frame_in_bins", "samples_of_bins"]
 
@@ -98,8 +98,7 @@ def samples_of_bins(
         v.X: (v.SAMPLE, x[good], {"units": v.PIXEL}),
         v.Y: (v.SAMPLE, y[good], {"units": v.PIXEL}),
     }
-    corner_x = np.array([box.x_start, box.x_stop, box.x_start, box.x_stop]) - 0.5
-    corner_y = np.array([box.y_start, box.y_start, box.y_stop, box.y_stop]) - 0.5
+    corner_x, corner_y = box_corners(*box)
     if transform is not None:
         focal_x, focal_y = to_focal_plane(transform, x[good], y[good])
         coords[v.FOCAL_X] = (v.SAMPLE, focal_x, {"units": v.MILLIMETRE})

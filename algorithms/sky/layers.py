@@ -26,7 +26,7 @@ from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.sky.focal_basis import FocalBox, chebyshev_values, scaled_to_box
 from skyloom.algorithms.sky.frame_bins import frame_in_bins
 from skyloom.algorithms.sky.layer_kernels import subtract_plane
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = [
     "CHEBYSHEV",

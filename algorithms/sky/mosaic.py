@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background.geometry import bin_edges, box_of_image
 from skyloom.algorithms.errors import ConfigurationError
-from skyloom.algorithms.focal_plane import to_focal_plane, to_pixels
+from skyloom.algorithms.focal_plane import box_corners, to_focal_plane, to_pixels
 
 __all__ = ["binned_image", "focal_plane_mosaic"]
 
@@ -107,9 +107,7 @@ def focal_plane_mosaic(
     corners, pixel = [], 0.0
     for name, exposure in exposures.items():
         box = box_of_image(exposure["image"])
-        x = np.array([box.x_start, box.x_stop, box.x_start, box.x_stop]) - 0.5
-        y = np.array([box.y_start, box.y_start, box.y_stop, box.y_stop]) - 0.5
-        corners.append(np.array(to_focal_plane(transforms[name], x, y)))
+        corners.append(np.array(to_focal_plane(transforms[name], *box_corners(*box))))
         scale = np.sqrt(abs(np.linalg.det(np.asarray(transforms[name])[:, :2])))
         pixel = max(pixel, float(scale) * binning)
     low = np.min([corner.min(axis=1) for corner in corners], axis=0)

@@ -28,7 +28,7 @@ from skyloom.algorithms.background.geometry import (
 from skyloom.algorithms.background.interpolation import STYLES
 from skyloom.algorithms.clip_correction import clipped_variance_factor
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
-from skyloom.algorithms.focal_plane import to_focal_plane
+from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.pixel_arrays import native
 from skyloom.algorithms.sky.frame_bins import check_inside
 from skyloom.algorithms.sky.sample_kernels import (
@@ -38,7 +38,7 @@ from skyloom.algorithms.sky.sample_kernels import (
     sample_template,
 )
 from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["measure_scale"]
 
@@ -329,8 +329,7 @@ def _dataset(
     }
     x, y = quantity.pop(v.X), quantity.pop(v.Y)
     coords = {v.X: x, v.Y: y}
-    corner_x = np.array([box.x_start, box.x_stop, box.x_start, box.x_stop]) - 0.5
-    corner_y = np.array([box.y_start, box.y_start, box.y_stop, box.y_stop]) - 0.5
+    corner_x, corner_y = box_corners(*box)
     if transform is not None:
         (a, b, c), (d, e, f) = np.asarray(transform, dtype=np.float64)
         coords[v.FOCAL_X] = (a * x + b * y + c).assign_attrs(units=v.MILLIMETRE)

@@ -12,7 +12,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.sky.focal_basis import FocalBox, Regressors
 from skyloom.algorithms.sky.robust_fit import HALF, RobustFit
 from skyloom.algorithms.sky.sample_arrays import Samples
-from skyloom.algorithms.statistics import squared_units
+from skyloom.algorithms.units import squared_units
 
 __all__ = ["About", "fit_dataset"]
 
