@@ -90,8 +90,13 @@ def first_pixels(
     """Write the first pixel at or beyond the start of each piece, and the width behind them."""
     starts[0] = 0
     for piece in range(1, count):
-        place = math.ceil(places[0, piece] - origin)
-        starts[piece] = min(max(place, np.int64(starts[piece - 1])), width)
+        place, first = places[0, piece], 0
+        # no difference is taken of places themselves: it might round to the pixel before
+        if place > origin + width:
+            first = width
+        elif place > origin:
+            first = math.ceil(place) - origin
+        starts[piece] = min(max(np.int64(first), np.int64(starts[piece - 1])), np.int64(width))
     starts[count] = width
 
 

@@ -188,6 +188,26 @@ def test_beyond_the_last_good_bin_of_a_column_the_level_is_held_by_default():
 
 
 @pytest.mark.parametrize("style", STYLES)
+def test_without_a_limit_the_curve_continues(style):
+    given = random_bins(5, 6)
+    given["level"][:, 4:] = np.nan
+    reference = render_background(given, interpolation=style, extrapolate="reference")
+    for beyond in ("limit", "nan"):
+        unlimited = render_background(
+            given, interpolation=style, extrapolate=beyond, max_extrapolation=np.inf
+        )
+        xr.testing.assert_identical(unlimited, reference)
+
+
+@pytest.mark.parametrize("origin", [-92, -15, 0, 7])
+def test_the_centre_of_the_last_bin_belongs_to_it_at_any_origin(origin):
+    # near zero the number after a centre is closer to it than offsets from the origin can tell
+    given = random_bins(3, 7, (0, 9, origin, origin + 119))
+    found = render_background(given, extrapolate="nan", max_extrapolation=0.0)
+    assert np.flatnonzero(np.isfinite(found.values[4])).tolist() == list(range(8, 111))
+
+
+@pytest.mark.parametrize("style", STYLES)
 def test_one_good_pixel_gives_a_constant_image_of_its_value(style):
     pixels = np.full((200, 500), np.nan)
     pixels[150, 300] = 4.5
