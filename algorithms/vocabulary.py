@@ -39,6 +39,15 @@ LEVEL_CELL: Final = "level_cell"
 INPUT: Final = "input"
 PERCENT: Final = "percent"
 FILTER: Final = "physical_filter"
+VISIT: Final = "visit"
+TRACT: Final = "tract"
+PATCH: Final = "patch"
+TRACT_Y: Final = "tract_y"
+TRACT_X: Final = "tract_x"
+POINT: Final = "point"
+PSF_Y: Final = "psf_y"
+PSF_X: Final = "psf_x"
+REALIZATION: Final = "realization"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"
@@ -58,6 +67,8 @@ PER_MILLIMETRE2: Final = "1/mm2"
 DEGREE: Final = "deg"
 ARCSECOND: Final = "arcsec"
 PIXEL: Final = "pixel"
+NANOJANSKY: Final = "nJy"
+NANOJANSKY2: Final = "nJy2"
 DIMENSIONLESS: Final = ""
 
 # Mask planes ----------------------------------------------------------------------------------
@@ -80,6 +91,9 @@ MASK_PLANES: Final[Mapping[str, int]] = {
             "PARTLY_VIGNETTED",
             "CROSSTALK",
             "ONE_INPUT",
+            "SENSOR_EDGE",
+            "REJECTED",
+            "INEXACT_PSF",
         )
     )
 }
