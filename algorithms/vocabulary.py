@@ -48,6 +48,8 @@ POINT: Final = "point"
 PSF_Y: Final = "psf_y"
 PSF_X: Final = "psf_x"
 REALIZATION: Final = "realization"
+WCS: Final = "wcs"
+"""Coordinate of a frame that keeps the FITS keys of its projection, as JSON text."""
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"

@@ -9,7 +9,7 @@ import numpy as np
 from skyloom.storage.camera_file import Problem
 from skyloom.storage.camera_model import Amplifier, Box, Detector
 
-__all__ = ["detector_problems", "trimmed_boxes"]
+__all__ = ["detector_problems", "trimmed_boxes", "trimmed_size"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -49,6 +49,19 @@ def trimmed_boxes(detector: Detector) -> dict[str, Box]:
         )
         for amp in detector.amplifiers
     }
+
+
+def trimmed_size(detector: Detector) -> tuple[int, int]:
+    """Return rows and columns of the trimmed detector.
+
+    Examples
+    --------
+    >>> from skyloom.storage.camera import load_camera
+    >>> trimmed_size(load_camera("decam").detector("S29"))
+    (4096, 2048)
+    """
+    boxes = trimmed_boxes(detector).values()
+    return max(box.y[1] for box in boxes), max(box.x[1] for box in boxes)
 
 
 def detector_problems(detector: Detector, path: KeyPath) -> list[Problem]:

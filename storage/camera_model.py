@@ -235,6 +235,11 @@ class HeaderMap(Parameters):
     read_noise: HeaderKey | None = Field(
         None, description="read noise per amplifier, adu; '{amplifier}' in the key is its name"
     )
+    wcs: Literal["raw", "trimmed", "none"] = Field(
+        "raw",
+        description="which pixels the world coordinate system of a detector's HDU counts: those "
+        "of the raw array or of the trimmed detector; none: it is not read",
+    )
     auxiliary: dict[str, HeaderKey] = Field(
         default_factory=dict, description="further numbers or texts to keep, by name"
     )

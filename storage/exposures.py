@@ -11,9 +11,10 @@ import xarray as xr
 from skyloom.algorithms import vocabulary as v
 from skyloom.storage.headers import TEXTS, UNITS
 from skyloom.storage.layout import Layout
+from skyloom.storage.projections import SKY_CORNERS
 from skyloom.storage.records import Record
 
-__all__ = ["exposure_table"]
+__all__ = ["exposure_table", "sky_corner_table"]
 
 
 def exposure_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:
@@ -59,6 +60,41 @@ def exposure_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:
         bool,
     ).reshape(len(exposures), len(detectors))
     return xr.Dataset({"available": ((v.EXPOSURE, v.DETECTOR), available)}, coords=coords)
+
+
+def sky_corner_table(records: Mapping[str, Record], layout: Layout) -> xr.Dataset:
+    """Return where the detectors of each exposure lie on the sky.
+
+    Parameters
+    ----------
+    records : mapping of str to Record
+        The ingest records.
+    layout : Layout
+        Layout of the raw product.
+
+    Returns
+    -------
+    Dataset, (exposure, detector, corner)
+        ``right_ascension`` and ``declination`` (degree) of the four corners, once around; NaN
+        where a detector was not ingested or its file has no world coordinate system.
+    """
+    exposures, detectors = (list(layout.labels[dim]) for dim in (v.EXPOSURE, v.DETECTOR))
+    rows = {label: index for index, label in enumerate(exposures)}
+    columns = {label: index for index, label in enumerate(detectors)}
+    corners = np.full((len(exposures), len(detectors), 4, 2), np.nan)
+    for record in sorted(records.values(), key=lambda record: record.stamp):
+        found = record.headers.get(SKY_CORNERS)
+        if record.done and found is not None:
+            place = rows[record.block[v.EXPOSURE]], columns[record.block[v.DETECTOR]]
+            corners[place] = np.array(found, np.float64)  # None becomes NaN
+    dims = (v.EXPOSURE, v.DETECTOR, "corner")
+    return xr.Dataset(
+        {
+            name: (dims, corners[..., axis], {"units": v.DEGREE})
+            for axis, name in enumerate(("right_ascension", "declination"))
+        },
+        coords={v.EXPOSURE: exposures, v.DETECTOR: detectors},
+    )
 
 
 def _column(values: list[Any], *, text: bool) -> np.ndarray[Any, Any]:

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import IngestError
+from skyloom.storage.camera_geometry import trimmed_size
 from skyloom.storage.fits_files import open_fits
 from skyloom.storage.fits_images import read_detector
 from skyloom.storage.headers import UNITS
+from skyloom.storage.projections import SKY_CORNERS, projection_text, sky_corners
 from skyloom.storage.records import Record, plain
-from skyloom.storage.scan import FileFacts
+from skyloom.storage.scan import DetectorFacts, FileFacts
 from skyloom.storage.store import Store, open_store
 
 __all__ = [
@@ -109,7 +111,7 @@ def ingest_file(
                 begun = time.time()
                 try:
                     raw = read_detector(hdus, detector, part.hdus, task.dtype)
-                    fingerprint = _fingerprint(raw, part.headers)
+                    fingerprint = _fingerprint(raw, {**part.headers, **part.projection})
                     read += raw.nbytes
                     if _is_known(opened, task, part.name, fingerprint, replace_existing):
                         unchanged.append(part.name)
@@ -177,7 +179,11 @@ def _fingerprint(raw: NDArray[Any], headers: Mapping[str, Any]) -> str:
 
 
 def raw_dataset(
-    image: NDArray[Any], detector: str, headers: Mapping[str, Any], amplifiers: Sequence[str]
+    image: NDArray[Any],
+    detector: str,
+    headers: Mapping[str, Any],
+    amplifiers: Sequence[str],
+    projection: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Return raw pixels with their header values as a dataset.
 
@@ -191,11 +197,14 @@ def raw_dataset(
         Mapped header values; ``header_read_noise`` has one per amplifier.
     amplifiers : sequence of str
         Names of the detector's amplifiers.
+    projection : mapping, optional
+        FITS keys of its world coordinate system, for trimmed pixels.
 
     Returns
     -------
     Dataset
-        ``image (y, x)``; header values as scalar coordinates, NaN or "" where a file has none.
+        ``image (y, x)``; header values as scalar coordinates, NaN or "" where a file has none,
+        and the projection as JSON text in ``wcs``.
 
     Examples
     --------
@@ -220,6 +229,8 @@ def raw_dataset(
         coords[v.AMP] = list(amplifiers)
         column = np.array(noise, np.float64)  # None becomes NaN
         coords["header_read_noise"] = ((v.AMP,), column, {"units": v.ADU})
+    if projection:
+        coords[v.WCS] = projection_text(projection)
     data = {"image": ((v.Y, v.X), image, {"units": v.ADU})}
     return xr.Dataset(data, coords=coords)
 
@@ -234,7 +245,8 @@ def _write(
 ) -> int:
     part = facts.part(detector)
     block = raw_block(facts.exposure, detector)
-    dataset = raw_dataset(raw, detector, part.headers, store.camera.amplifier_names(detector))
+    names = store.camera.amplifier_names(detector)
+    dataset = raw_dataset(raw, detector, part.headers, names, part.projection)
     written = store.write_block("raw", block, dataset)
     ended = time.time()
     store.write_record(
@@ -253,10 +265,18 @@ def _write(
             bytes_read=raw.nbytes,
             bytes_written=written,
             warnings=facts.notes,
-            headers=part.headers,
+            headers={**part.headers, **_corners(store, part)},
         )
     )
     return written
+
+
+def _corners(store: Store, part: DetectorFacts) -> dict[str, list[list[float]]]:
+    """Return where the corners of a detector lie: what overlaps are found by, without pixels."""
+    if not part.projection:
+        return {}
+    shape = trimmed_size(store.camera.detector(part.name))
+    return {SKY_CORNERS: sky_corners(part.projection, shape).tolist()}
 
 
 def _write_failure(store: Store, task: IngestTask, detector: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,11 @@ import xarray as xr
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from skyloom.algorithms import vocabulary as v
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Box, Detector, HeaderKey
 from skyloom.storage.fits_images import hdu_name
+from skyloom.storage.projections import detector_move, moved
 
 __all__ = ["write_raw_fits"]
 
@@ -46,7 +49,8 @@ def write_raw_fits(
     """Write one exposure as a FITS file in the layout of its camera.
 
     Values whose header key the camera looks for in the detector's HDU (``hdu: detector``) are
-    written there, all others into the primary header.
+    written there, and so is its projection (the coordinate ``wcs``); all others go into the
+    primary header.
 
     Parameters
     ----------
@@ -95,10 +99,10 @@ def write_raw_fits(
         raise ValueError(f"camera {camera.name} keeps one detector a file, not {sorted(raws)}")
     primary = fits.PrimaryHDU()
     first = next(iter(raws.values()))
-    keys: dict[str, Any] = {**_mapped_keys(camera, first, own=False), **(headers or {})}
+    shared: dict[str, Any] = {**_mapped_keys(camera, first, own=False), **(headers or {})}
     if camera.layout.file == "detector":
-        keys.setdefault(camera.layout.detector[0], next(iter(raws)))
-    for key, value in keys.items():
+        shared.setdefault(camera.layout.detector[0], next(iter(raws)))
+    for key, value in shared.items():
         if value is not None:
             primary.header[key] = value
     images = []
@@ -107,6 +111,9 @@ def write_raw_fits(
         for _, header, _ in parts:
             own = _mapped_keys(camera, raw, own=True)
             header.update({key: value for key, value in own.items() if value is not None})
+        if v.WCS in raw.coords and camera.header.wcs != "none":
+            keys = json.loads(str(raw[v.WCS].values))
+            parts[0][1].update(moved(keys, detector_move(camera, camera.detector(name)).reversed()))
         images += parts
     hdus = _arranged(primary, images, compress)
     target = Path(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from skyloom.storage.camera_model import Amplifier, Detector, HduName
 from skyloom.storage.fits_files import open_fits, reading
 from skyloom.storage.fits_images import find_hdu, hdu_names, missing_hdu, pixel_type
 from skyloom.storage.headers import read_headers
+from skyloom.storage.projections import detector_move, moved, projection_keys
 
 __all__ = ["DetectorFacts", "FileFacts", "detectors_in", "locate", "scan_file"]
 
@@ -27,6 +28,8 @@ class DetectorFacts:
     hdus: tuple[int, ...]
     dtype: str
     headers: Mapping[str, Any]
+    projection: Mapping[str, Any] = field(default_factory=dict)
+    """FITS keys of the world coordinate system, for trimmed pixels; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,11 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
                 problems += found.problems
                 continue
             notes += found.notes
+            projection, wrong = _projection(hdus, camera, detector, where)
+            notes += wrong
             kinds = {pixel_type(hdus[index].header) for index in where}
             kind = kinds.pop() if len(kinds) == 1 else "float32"
-            parts.append(DetectorFacts(detector.name, where, kind, found.values))
+            parts.append(DetectorFacts(detector.name, where, kind, found.values, projection))
         exposures = {part.headers["exposure"] for part in parts}
         if len(exposures) > 1:
             problems.append(f"its HDUs belong to different exposures: {sorted(exposures)}")
@@ -116,6 +121,20 @@ def scan_file(camera: Camera, path: str | Path) -> FileFacts:
             tuple(problems),
             tuple(dict.fromkeys(notes)),
         )
+
+
+def _projection(
+    hdus: fits.HDUList, camera: Camera, detector: Detector, where: Sequence[int]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the projection of a detector, and a note if there is one that cannot be used."""
+    if camera.header.wcs == "none":
+        return {}, []
+    try:
+        keys = projection_keys(hdus[where[0]].header)
+        return (moved(keys, detector_move(camera, detector)) if keys else {}), []
+    except ValueError as error:
+        text = f"the world coordinate system of detector {detector.name} is left out: {error}"
+        return {}, [text]
 
 
 def _absent(camera: Camera, held: Sequence[Detector]) -> list[str]:

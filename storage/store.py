@@ -26,7 +26,7 @@ from skyloom.storage.blocks import assemble_blocks, block_arrays
 from skyloom.storage.camera import Camera, load_camera, parse_camera
 from skyloom.storage.chunks import Chunks, create_array, resize_array
 from skyloom.storage.dataset_schema import ProductSchema, validate
-from skyloom.storage.exposures import exposure_table
+from skyloom.storage.exposures import exposure_table, sky_corner_table
 from skyloom.storage.layout import (
     BLOCK_NOTE,
     UNFINISHED,
@@ -346,6 +346,11 @@ class Store:
         """Return what is known of each ingested exposure, over ``exposure``."""
         layout = self.chunks("raw").layout
         return exposure_table(self.records(layout.step), layout)
+
+    def sky_corners(self) -> xr.Dataset:
+        """Return where the corners of detectors lie, over ``exposure, detector, corner``."""
+        layout = self.chunks("raw").layout
+        return sky_corner_table(self.records(layout.step), layout)
 
 
 def create_store(

@@ -10,6 +10,7 @@ with the same bits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -151,8 +152,8 @@ def simulate_night_exposure(
     -------
     Dataset, (y, x)
         ``image`` in adu with the scalar coordinates of a raw exposure, among them pointing,
-        airmass and dark time. An exposure of the sky also has the keys of its projection
-        as coordinates ``ctype1`` ... ``cd2_2``, which hold for trimmed pixels.
+        airmass and dark time. An exposure of the sky also has the FITS keys of its
+        projection, as JSON text in ``wcs``; they hold for trimmed pixels.
 
     Raises
     ------
@@ -263,7 +264,7 @@ def _coordinates(row: xr.Dataset, truth: xr.Dataset) -> dict[str, Any]:
             coordinates[name] = str(value)
     if has_pointing(row):
         keys = row_plane(row, truth).header()
-        coordinates |= {name.lower(): value for name, value in keys.items()}
+        coordinates[v.WCS] = json.dumps(keys, separators=(",", ":"))
     return coordinates
 
 

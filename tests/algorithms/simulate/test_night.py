@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -377,9 +378,7 @@ def test_the_same_star_lands_where_each_projection_says() -> None:
                 one_star(3e4, ra, dec),
                 parameters=PLAIN,
             )
-            keys = [key for key in frame.coords if str(key)[:3] in ("crv", "crp", "cd1", "cd2")]
-            header = fits.Header({str(key).upper(): frame[key].item() for key in keys})
-            header["CTYPE1"], header["CTYPE2"] = str(frame.ctype1.item()), str(frame.ctype2.item())
+            header = fits.Header(json.loads(str(frame.wcs.values)))
             x, y = (float(p) for p in WCS(header).wcs_world2pix(ra, dec, 0))
             if not (12 < x < 115 and 12 < y < 115):
                 continue
