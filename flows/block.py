@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from skyloom.flows.captured_warnings import captured_warnings
 from skyloom.flows.fingerprint import Gathered, digest, gathered_token, item_digest
-from skyloom.flows.inputs import blocks_wanted, provenance, read_input
+from skyloom.flows.inputs import Source, blocks_wanted, provenance, read_input
 from skyloom.flows.step import Labels, Reduction, Step
 from skyloom.storage.records import Label, Record, Status
 
@@ -70,10 +70,14 @@ Given: TypeAlias = str | Gathered | Outcome | Unavailable
 
 @dataclass(frozen=True)
 class Context:
-    """What all tasks of a run share; travels once to every worker."""
+    """What all tasks of a run share; travels once to every worker.
+
+    ``sources`` are the blocks of every product that is made or read.
+    """
 
     store: Store
     steps: Mapping[str, Step]
+    sources: Mapping[str, Source]
 
 
 def block_fingerprint(step: Step, tokens: Sequence[str]) -> str:
@@ -186,7 +190,7 @@ def _compute(
     """Read, compute and write a block; return what its record says about that."""
     inputs, origin, read = {}, {}, 0
     for item, what, token in zip(step.inputs, given, tokens, strict=True):
-        wanted = blocks_wanted(context.steps, context.store, step, item, labels, what)
+        wanted = blocks_wanted(context.sources, step, item, labels, what)
         origin[item.name] = provenance(item, wanted, token)
         dataset = read_input(context.store, step, item, labels, wanted, token)
         if dataset is not None:
@@ -223,7 +227,7 @@ def _tokens(
             case _:
                 if isinstance(item, Reduction) and what.size < item.minimum:
                     chosen = item.chosen(step.block(labels))
-                    return [], shortage(context.steps[item.product], item, what, chosen)
+                    return [], shortage(context.sources[item.product], item, what, chosen)
                 tokens.append(gathered_token(what))
     return tokens, ""
 
@@ -235,12 +239,13 @@ def upstream_reason(step: Step, outcome: Outcome) -> str:
 
 
 def shortage(
-    step: Step, item: Reduction, found: Gathered, chosen: frozenset[Label] | None = None
+    source: Source, item: Reduction, found: Gathered, chosen: frozenset[Label] | None = None
 ) -> str:
     """Return why a reduction is skipped; ``chosen`` are the labels it takes, None for all."""
-    expected = [label for label in step.labels[item.dim] if chosen is None or label in chosen]
-    present = step.positions[item.dim]
-    missing = [label for label in expected if not found.present >> present[label] & 1]
+    known = source.labels[item.dim]
+    expected = [label for label in known if chosen is None or label in chosen]
+    present = {*found.labels(known)}
+    missing = [label for label in expected if label not in present]
     names = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
     return (
         f"needs at least {item.minimum} blocks of {item.product} along {item.dim}, has "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from skyloom.flows.fingerprint import Gathered
 from skyloom.flows.step import Constant, Input, Labels, Lookup, Reduction, Same, Step
@@ -16,16 +16,30 @@ if TYPE_CHECKING:
 
     from skyloom.storage.store import Store
 
-__all__ = ["blocks_wanted", "input_block", "product_dims", "provenance", "read_input"]
+__all__ = ["Source", "blocks_wanted", "input_block", "provenance", "read_input"]
 
 _KEPT: Final = 8
 _reductions: OrderedDict[tuple[Any, ...], xr.Dataset] = OrderedDict()
 _lock = threading.Lock()
 
 
-def product_dims(steps: Mapping[str, Step], store: Store, product: str) -> tuple[str, ...]:
-    """Return the block dimensions of a product, of a step of this run or in the store."""
-    return steps[product].dims if product in steps else store.schema(product).block
+class Source(NamedTuple):
+    """Which blocks a product may have: those of a step, or those in the store at planning."""
+
+    product: str
+    dims: tuple[str, ...]
+    labels: Mapping[str, Labels]
+
+    @classmethod
+    def of_step(cls, step: Step) -> Source:
+        """Return the blocks that a step of the run makes."""
+        return cls(step.name, step.dims, step.labels)
+
+    @classmethod
+    def stored(cls, product: str, store: Store) -> Source:
+        """Return the blocks that a product of the store has room for."""
+        dims, labels = store.schema(product).block, store.labels(product)
+        return cls(product, dims, {dim: tuple(labels[dim]) for dim in dims})
 
 
 def input_block(
@@ -65,15 +79,15 @@ def provenance(item: Input, wanted: Mapping[str, Any], token: str) -> dict[str, 
 
 
 def blocks_wanted(
-    steps: Mapping[str, Step], store: Store, step: Step, item: Input, labels: Labels, given: Any
+    sources: Mapping[str, Source], step: Step, item: Input, labels: Labels, given: Any
 ) -> dict[str, Any]:
     """Return the labels to read along each dimension; several along a reduced one."""
     if isinstance(item, Constant):
         return {}
-    dims = product_dims(steps, store, item.product)
-    block: dict[str, Any] = dict(input_block(step, item, labels, dims))
+    source = sources[item.product]
+    block: dict[str, Any] = dict(input_block(step, item, labels, source.dims))
     if isinstance(item, Reduction) and isinstance(given, Gathered):
-        block[item.dim] = given.labels(steps[item.product].labels[item.dim])
+        block[item.dim] = given.labels(source.labels[item.dim])
     return block
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from skyloom.flows.block import Unavailable
 from skyloom.flows.fingerprint import Gathered
+from skyloom.flows.inputs import Source
 from skyloom.flows.step import Labels, Step
 
 if TYPE_CHECKING:
@@ -95,10 +96,13 @@ class Plan:
         In order.
     gatherings : tuple of Gathering
         Reductions with blocks that are made in the same run.
+    sources : mapping of str to Source
+        Which blocks there are of every product that is made or read.
     """
 
     steps: tuple[StepPlan, ...]
     gatherings: tuple[Gathering, ...] = field(default=(), repr=False)
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
 
     @property
     def todo(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from skyloom.algorithms.errors import StoreError
 from skyloom.flows.block import Unavailable, block_fingerprint, shortage
 from skyloom.flows.fingerprint import Gathered, dataset_fingerprint, gathered_token, item_digest
-from skyloom.flows.inputs import input_block
+from skyloom.flows.inputs import Source, input_block
 from skyloom.flows.plan import (
     BlockPlan,
     Gathering,
@@ -61,7 +61,8 @@ def make_plan(steps: Sequence[Step], store: Store, *, lost: Lost | None = None) 
     """
     _check_order(steps)
     planner = _Planner({step.name: step for step in steps}, store, lost or {})
-    return Plan(tuple(planner.plan(step) for step in steps), tuple(planner.gatherings))
+    plans = tuple(planner.plan(step) for step in steps)
+    return Plan(plans, tuple(planner.gatherings), planner.sources)
 
 
 def _check_order(steps: Sequence[Step]) -> None:
@@ -85,7 +86,8 @@ class _Planner:
         self.steps, self.store, self.lost = steps, store, lost
         self.gatherings: list[Gathering] = []
         self._planned: dict[str, dict[Labels, BlockPlan]] = {}
-        self._stored: dict[str, tuple[tuple[str, ...], dict[Labels, str]]] = {}
+        self.sources = {name: Source.of_step(step) for name, step in steps.items()}
+        self._stored: dict[str, dict[Labels, str]] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
         self._reductions: dict[tuple[Any, ...], tuple[Planned, Gathered]] = {}
 
@@ -120,7 +122,8 @@ class _Planner:
                 for record in self.store.records(schema.step or product).values()
                 if record.done and set(record.block) == set(dims)
             }
-            self._stored[product] = (dims, found)
+            self._stored[product] = found
+            self.sources[product] = Source.stored(product, self.store)
 
     def _block(self, step: Step, labels: Labels, record: Record | None) -> BlockPlan:
         reason = self.lost.get((step.name, labels))
@@ -166,11 +169,10 @@ class _Planner:
 
     def _single(self, step: Step, item: Same | Lookup, labels: Labels) -> tuple[Planned, str]:
         made_by = self.steps.get(item.product)
-        dims, stored = (made_by.dims, {}) if made_by else self._stored[item.product]
-        block = input_block(step, item, labels, dims)
+        block = input_block(step, item, labels, self.sources[item.product].dims)
         wanted = tuple(block.values())
         if made_by is None:
-            token = stored.get(wanted)
+            token = self._stored[item.product].get(wanted)
             if token is None:
                 return Unavailable(f"no {item.product} of {_named(block)}"), ""
             return token, token
@@ -185,41 +187,35 @@ class _Planner:
         return Pending(item.product, wanted), upstream.fingerprint
 
     def _reduction(self, step: Step, item: Reduction, labels: Labels) -> tuple[Planned, str]:
-        made_by = self.steps.get(item.product)
-        if made_by is None:
-            raise ValueError(
-                f"input {item.name!r} of step {step.name!r}: only products of steps of the same "
-                f"flow can be reduced, {item.product!r} is not one"
-            )
-        block = input_block(step, item, labels, made_by.dims)
+        source = self.sources[item.product]
+        block = input_block(step, item, labels, source.dims)
         chosen = item.chosen(step.block(labels))
         key = (item.product, item.dim, chosen, *block.values())
         if key not in self._reductions:
-            self._reductions[key] = self._gather(made_by, item, block, chosen)
+            self._reductions[key] = self._gather(source, item, block, chosen)
         what, expected = self._reductions[key]
         if expected.size < item.minimum:
-            return Unavailable(shortage(made_by, item, expected, chosen)), ""
+            return Unavailable(shortage(source, item, expected, chosen)), ""
         return what, gathered_token(expected)
 
     def _gather(
         self,
-        made_by: Step,
+        source: Source,
         item: Reduction,
         block: Mapping[str, Any],
         chosen: frozenset[Label] | None,
     ) -> tuple[Planned, Gathered]:
-        planned = self._planned[item.product]
         known, expected, pending = Gathered(), Gathered(), []
-        for position, label in enumerate(made_by.labels[item.dim]):
+        for position, label in enumerate(source.labels[item.dim]):
             if chosen is not None and label not in chosen:
                 continue
-            wanted = tuple(label if dim == item.dim else block[dim] for dim in made_by.dims)
-            upstream = planned[wanted]
-            if upstream.state == "blocked":
+            wanted = tuple(label if dim == item.dim else block[dim] for dim in source.dims)
+            fingerprint, done = self._upstream(item.product, wanted)
+            if not fingerprint:
                 continue
-            digest = item_digest(label, upstream.fingerprint)
+            digest = item_digest(label, fingerprint)
             expected = expected.plus(position, digest)
-            if upstream.state == "done":
+            if done:
                 known = known.plus(position, digest)
             else:
                 pending.append(wanted)
@@ -227,6 +223,15 @@ class _Planner:
             return expected, expected
         self.gatherings.append(Gathering(item.product, item.dim, known, expected, tuple(pending)))
         return PendingGathering(len(self.gatherings) - 1), expected
+
+    def _upstream(self, product: str, wanted: Labels) -> tuple[str, bool]:
+        """Return the fingerprint that a block has or will have, "" for none, and if it is done."""
+        if product not in self.steps:
+            return self._stored[product].get(wanted, ""), True
+        upstream = self._planned[product].get(wanted)
+        if upstream is None or upstream.state == "blocked":
+            return "", False
+        return upstream.fingerprint, upstream.state == "done"
 
 
 def _named(block: Mapping[str, Any]) -> str:

@@ -61,16 +61,17 @@ class Reduction:
 
     With ``minimum=0`` the algorithm may get none at all: the input is then absent. With
     ``among=(dim, table)`` only those in ``table[label of the block along dim]`` are taken: of
-    all exposures those through one filter. ``lazy`` ones are read piece by piece as they are
-    indexed: for blocks that together do not fit into memory. ``at=(dim, to, table)`` looks up
-    the label along ``to``, as `Lookup` does.
+    all exposures those through one filter; with a tuple of dims the keys are tuples of labels:
+    the detectors of an exposure that touch a patch. ``lazy`` ones are read piece by piece as
+    they are indexed: for blocks that together do not fit into memory. ``at=(dim, to, table)``
+    looks up the label along ``to``, as `Lookup` does.
     """
 
     name: str
     product: str
     dim: str
     minimum: int = 1
-    among: tuple[str, Mapping[Label, Labels]] | None = None
+    among: tuple[str | tuple[str, ...], Mapping[Any, Labels]] | None = None
     lazy: bool = False
     at: tuple[str, str, Mapping[Label, Label]] | None = None
 
@@ -78,8 +79,9 @@ class Reduction:
         """Return the labels that a block takes; None for all there are."""
         if self.among is None:
             return None
-        dim, table = self.among
-        return frozenset(table.get(block[dim], ()))
+        dims, table = self.among
+        key = block[dims] if isinstance(dims, str) else tuple(block[dim] for dim in dims)
+        return frozenset(table.get(key, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,9 @@ class Step:
         Estimates per task: high-water memory and bytes read, in bytes.
     quality : callable, optional
         Importable ``f(block dataset) -> mapping`` of figures for the record.
+    only : frozenset of tuple, optional
+        Labels of the blocks there are, where not every combination makes sense: the patches
+        that an exposure touches.
 
     Examples
     --------
@@ -146,6 +151,7 @@ class Step:
     memory_bytes: int = 0
     read_bytes: int = 0
     quality: Callable[[xr.Dataset], Mapping[str, Any]] | None = None
+    only: frozenset[Labels] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a step that contradicts itself."""
@@ -170,11 +176,14 @@ class Step:
     @property
     def size(self) -> int:
         """Number of blocks."""
+        if self.only is not None:
+            return len(self.only)
         return math.prod(len(self.labels[dim]) for dim in self.dims)
 
     def blocks(self) -> Iterator[Labels]:
         """Yield the labels of every block, in order of the dimensions."""
-        return itertools.product(*(self.labels[dim] for dim in self.dims))
+        everything = itertools.product(*(self.labels[dim] for dim in self.dims))
+        return (b for b in everything if b in self.only) if self.only is not None else everything
 
     def block(self, labels: Labels) -> dict[str, Label]:
         """Return a block as a mapping from dimension to label."""

@@ -92,7 +92,9 @@ def weave_plan(plan: Plan, store: Store) -> Graph:
     if not keys:
         return Graph({}, {})
     steps = {planned.step.name: planned.step for planned in plan.steps}
-    tasks: dict[Key, GraphNode] = {context_key: DataNode(context_key, Context(store, steps))}
+    tasks: dict[Key, GraphNode] = {
+        context_key: DataNode(context_key, Context(store, steps, plan.sources))
+    }
     context = TaskRef(context_key)
     gather_name = f"gather-{token}"
     for i, found in enumerate(plan.gatherings):

@@ -210,7 +210,7 @@ def test_a_task_stays_within_its_memory_estimate(raw_store: Store) -> None:
     flow = small_flow(raw_store.url)
     flow.run(progress=False)  # compiles and imports
     step = next(step for step in flow.steps if step.name == "flat_pairs")
-    context = Context(raw_store, {each.name: each for each in flow.steps})
+    context = Context(raw_store, {each.name: each for each in flow.steps}, flow.plan().sources)
     raw = raw_store.records("ingest")
     first, second = (
         raw[block_key({"exposure": exposure, "detector": "S00"})].fingerprint for exposure in (7, 8)

@@ -1,4 +1,4 @@
-"""Reductions over a part of the labels, and over blocks that are read piece by piece."""
+"""Reductions over a part of the labels, of stored products, and of blocks read piece by piece."""
 
 from __future__ import annotations
 
@@ -111,3 +111,78 @@ def test_a_new_member_redoes_its_own_group_only(store: Store) -> None:
     plan = flow_of(store).plan()
     states = {labels[0]: block.state for labels, block in plan.steps[1].blocks.items()}
     assert states == {"g": "todo", "r": "done", "z": "blocked"}
+
+
+TOUCHED: dict[Any, tuple[Any, ...]] = {(1, "p"): ("a", "b"), (2, "p"): ("b",), (2, "q"): ("a",)}
+PATCHED = ProductSchema(
+    "patched",
+    ("visit", "patch", "y"),
+    ("visit", "patch"),
+    (Variable("image", ("visit", "patch", "y"), unit="adu"),),
+)
+
+
+def patched(inputs: Mapping[str, xr.Dataset], parameters: Parameters) -> xr.Dataset:
+    return inputs["frames"][["image"]].mean("detector", keep_attrs=True)
+
+
+def patches_of(store: Store) -> Flow:
+    step = Step(
+        patched,
+        Parameters(),
+        PATCHED,
+        {"visit": (1, 2), "patch": ("p", "q")},
+        (
+            Reduction(
+                "frames",
+                "frame",
+                "detector",
+                among=(("visit", "patch"), TOUCHED),
+                at=("visit", "exposure", {1: 1, 2: 2}),
+            ),
+        ),
+        sizes={"y": 10},
+        only=frozenset(TOUCHED),
+    )
+    return Flow("patches", store, (step,))
+
+
+def frames_of(store: Store, parameters: Shift | None = None) -> Flow:
+    step = Step(
+        frame,
+        parameters or Shift(),
+        FRAME,
+        {"exposure": (1, 2), "detector": ("a", "b")},
+        (Constant("number", number, ("exposure",)),),
+        sizes={"y": 10},
+    )
+    return Flow("frames", store, (step,))
+
+
+def test_a_stored_product_is_reduced_over_what_each_pair_of_labels_needs(store: Store) -> None:
+    frames_of(store).run(progress=False)
+    flow = patches_of(store)
+    assert flow.plan().todo == 3
+    assert flow.steps[0].size == 3
+    assert flow.run(progress=False).exit_code == 0
+    assert patches_of(store).plan().todo == 0
+    found = store["patched"]["image"]
+    np.testing.assert_array_equal(found.sel(visit=2, patch="p"), np.arange(10.0) + 2)
+    assert np.isnan(found.sel(visit=1, patch="q")).all()
+    assert store.read_record("patched", {"visit": 1, "patch": "q"}) is None
+    record = store.read_record("patched", {"visit": 1, "patch": "p"})
+    assert record is not None
+    assert record.inputs["frames"]["block"] == {"exposure": 1, "detector": "2 blocks"}
+
+
+def test_new_frames_redo_the_patches_that_they_touch(store: Store) -> None:
+    frames_of(store).run(progress=False)
+    patches_of(store).run(progress=False)
+    frames_of(store, Shift(shift=1.0, bad=(2,))).run(progress=False)
+    blocks = patches_of(store).plan().steps[0].blocks
+    assert {labels: block.state for labels, block in blocks.items()} == {
+        (1, "p"): "todo",
+        (2, "p"): "blocked",
+        (2, "q"): "blocked",
+    }
+    assert "has 0 of 1; not there: a" in blocks[2, "q"].why
