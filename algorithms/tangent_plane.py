@@ -43,7 +43,8 @@ class TangentPlane(NamedTuple):
         >>> [plane.header()[key] for key in ("CTYPE1", "CRPIX1", "CRVAL2")]
         ['RA---TAN', 5.0, -20.0]
         """
-        keys: dict[str, Any] = {"RADESYS": "ICRS"}
+        # the standard's default of LONPOLE is another one at the north pole
+        keys: dict[str, Any] = {"RADESYS": "ICRS", "LONPOLE": 180.0}
         for axis, (kind, value, pixel) in enumerate(
             (("RA---TAN", self.right_ascension, self.x), ("DEC--TAN", self.declination, self.y)), 1
         ):
@@ -154,12 +155,17 @@ def to_tangent_plane(
     >>> round(float(east), 6), float(north)
     (0.500013, 0.0)
     """
-    ra = np.deg2rad(np.asarray(right_ascension, dtype=np.float64) - tangent_ra)
-    dec, dec_0 = np.deg2rad(np.asarray(declination, dtype=np.float64)), np.deg2rad(tangent_dec)
-    depth = np.sin(dec) * np.sin(dec_0) + np.cos(dec) * np.cos(dec_0) * np.cos(ra)
+    ra = np.asarray(right_ascension, dtype=np.float64) - tangent_ra
+    ra = np.deg2rad(ra - 360.0 * np.round(ra / 360.0))
+    dec = np.asarray(declination, dtype=np.float64)
+    above = np.deg2rad(dec - tangent_dec)
+    dec, dec_0 = np.deg2rad(dec), np.deg2rad(tangent_dec)
+    # differences of angles and half angles, so that nothing cancels near the tangent point
+    turned = 2.0 * np.sin(0.5 * ra) ** 2 * np.cos(dec)
+    depth = np.cos(above) - turned * np.cos(dec_0)
     depth = np.where(depth > 0, depth, np.nan)
     east = np.cos(dec) * np.sin(ra) / depth
-    north = (np.sin(dec) * np.cos(dec_0) - np.cos(dec) * np.sin(dec_0) * np.cos(ra)) / depth
+    north = (np.sin(above) + turned * np.sin(dec_0)) / depth
     return np.rad2deg(east), np.rad2deg(north)
 
 
@@ -177,5 +183,10 @@ def from_tangent_plane(
     dec_0 = np.deg2rad(tangent_dec)
     depth = np.cos(dec_0) - eta * np.sin(dec_0)
     ra = np.rad2deg(np.arctan2(xi, depth)) + tangent_ra
-    dec = np.arctan2(np.sin(dec_0) + eta * np.cos(dec_0), np.hypot(xi, depth))
-    return np.asarray(np.mod(ra, 360.0)), np.asarray(np.rad2deg(dec))
+    # hypot(xi, depth) - depth without cancelling, of which the parallel curves away from the plane
+    across = np.hypot(xi, depth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curved = np.where(depth > 0, xi**2 / (across + depth), across - depth)
+    above = np.arctan2(eta - np.sin(dec_0) * curved, 1.0 + np.cos(dec_0) * curved)
+    dec = np.clip(tangent_dec + np.rad2deg(above), -90.0, 90.0)
+    return np.asarray(np.mod(ra, 360.0)), np.asarray(dec)
