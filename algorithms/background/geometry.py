@@ -6,32 +6,19 @@ integer coordinate. Bins tile a box; their sizes differ by at most one pixel.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.boxes import Box
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 
 __all__ = ["Box", "bin_centers", "bin_count", "bin_edges", "box_of_background", "box_of_image"]
 
 GridRule = Literal["nearest", "ceil"]
-
-
-class Box(NamedTuple):
-    """A half-open box of parent pixels."""
-
-    y_start: int
-    y_stop: int
-    x_start: int
-    x_stop: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return (height, width) in pixels."""
-        return self.y_stop - self.y_start, self.x_stop - self.x_start
 
 
 def bin_count(width: int, bin_size: int, *, rule: GridRule = "nearest") -> int:

@@ -18,6 +18,7 @@ TOPICS = {
     "night": "A simulated night of a mosaic camera against its truth",
     "flats": "Scales of flats, their errors, and levels of real cameras",
     "background": "Backgrounds in bins: pulls, histograms, errors of pixels, independent packages",
+    "sky_map": "Sky maps: positions, projections and footprints of a real camera",
     "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "detrend": "Detrended frames against the light that fell",
