@@ -234,6 +234,16 @@ class SkyLevelStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class InputStatus(IntEnum):
+    """Why a warp contributes to a coadd or not."""
+
+    OK = 0
+    NO_DATA = 1
+    BAD_VARIANCE = 2
+    NO_WEIGHT = 3
+    NO_MATCHED_WARP = 4
+
+
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:
     """Return the CF attributes of a variable that holds these codes.
 

@@ -1,0 +1,311 @@
+"""Coadds: the mean of the warps of a patch, tile by tile."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.coadd.coadd_kernels import coadd_pixels
+from skyloom.algorithms.coadd.inputs import Planes, Warps, planes_of, warps_of
+from skyloom.algorithms.coadd.parameters import CoaddParameters, Statistic
+from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
+from skyloom.algorithms.coadd.weights import mean_variance, status_of
+from skyloom.algorithms.errors import DroppedInputWarning, GeometryError, NoUsableDataError
+from skyloom.algorithms.sorting_network import comparisons
+from skyloom.algorithms.stack_arrays import limits_of
+from skyloom.algorithms.stack_kernels import rank_tables
+
+__all__ = ["NANOJANSKY_ZERO_POINT", "coadd", "zero_point_scale"]
+
+NANOJANSKY_ZERO_POINT = 31.4
+"""AB magnitude of 1 nJy."""
+
+Numbers = xr.DataArray | NDArray[Any] | Sequence[float]
+Columns = dict[str, NDArray[Any]]
+
+
+def zero_point_scale(zero_point: float, *, target: float = NANOJANSKY_ZERO_POINT) -> float:
+    """Return what pixels with a zero point are multiplied by to have another one.
+
+    Parameters
+    ----------
+    zero_point : float, AB magnitude of 1 unit
+    target : float, AB magnitude of 1 unit afterwards
+        Without it the unit is nJy.
+
+    Raises
+    ------
+    ValueError
+        If a zero point is not finite.
+
+    Examples
+    --------
+    >>> zero_point_scale(28.9)
+    10.0
+    """
+    if not (np.isfinite(zero_point) and np.isfinite(target)):
+        raise ValueError(f"zero points must be finite, got {zero_point} and {target}")
+    return float(10.0 ** (0.4 * (target - zero_point)))
+
+
+def coadd(
+    warps: xr.Dataset | Sequence[xr.Dataset],
+    *,
+    statistic: Statistic | None = None,
+    weights: Numbers | None = None,
+    zero_points: Numbers | None = None,
+    parameters: CoaddParameters | None = None,
+) -> xr.Dataset:
+    r"""Return the mean of the warps of a patch, with its variance and planes.
+
+    A value is good if it and its variance are finite, the variance is not negative and no bad
+    plane is set. With a weight :math:`w` for each warp and sums over its good values :math:`v`
+    with variances :math:`s`,
+
+    .. math::
+
+        c = \frac{\sum w v}{\sum w}, \qquad
+        \mathrm{var}(c) = \frac{\sum w^2 s}{(\sum w)^2}.
+
+    The clipped mean first keeps the values within ``clip * 0.7413 IQR`` of their median, in later
+    passes those within ``clip`` standard deviations of the mean of the pass before; every pass
+    tests all good values.
+
+    Parameters
+    ----------
+    warps : Dataset (visit, y, x), or sequence of Dataset (y, x), each with its ``visit``
+        ``image`` (float32, any unit), ``variance`` (its square) and perhaps ``mask``. Lazy ones,
+        and those that are read as they are indexed, are read tile by tile; the result is in
+        memory.
+    statistic : {"mean", "clipped_mean"}, optional
+        Takes the place of that of the parameters.
+    weights : DataArray or sequence over ``visit``, in the order of the warps, optional
+        Without them each warp weighs what `warp_weight` says, 1 over its mean variance.
+        0 leaves a warp out.
+    zero_points : DataArray or sequence over ``visit``, AB magnitude of 1 unit, optional
+        The warps are scaled to nJy by them; without them they must be on one scale already.
+    parameters : CoaddParameters, optional
+
+    Returns
+    -------
+    Dataset, (y, x)
+        ``image``, ``variance`` (of the coadd), ``mask``, ``n_image`` (good values before
+        clipping), ``weight_sum`` (of the values used). Without a value the image is NaN, the
+        variance infinite and the mask NO_DATA. Of every warp, over ``visit``: ``input_weight``,
+        ``input_scale``, ``input_mean_variance``, ``input_good_count`` and ``input_status``, which
+        says why a warp was left out.
+
+        The mask joins the planes of the values used; a plane in ``propagated`` is also set where
+        the weight of the values left out that have it exceeds its fraction. SENSOR_EDGE is set
+        where any warp has EDGE, CLIPPED where any has CLIPPED or a value was clipped, REJECTED
+        where any other bad plane left a value out, and INEXACT_PSF where any of these three is:
+        there the PSF of the coadd is not that of its surroundings.
+
+    Raises
+    ------
+    NoUsableDataError
+        If there are no warps, or none can be used; the message says why.
+    ValueError
+        If visits are missing or occur twice, or warps are of several bands, units or patches.
+    GeometryError
+        If shapes, boxes or projections of the warps differ.
+    KeyError
+        If a plane is unknown, or a warp has no image or no variance.
+
+    Warns
+    -----
+    DroppedInputWarning
+        If warps are left out; all are named in one warning.
+
+    Notes
+    -----
+    Weights and planes are those of the LSST Science Pipelines (AssembleCoaddTask), except that
+    EDGE is told wherever it occurs and that an unknown plane is an error.
+
+    Examples
+    --------
+    >>> values = np.array([1.0, 3.0], "float32")[:, None, None]
+    >>> warps = xr.Dataset(
+    ...     {
+    ...         "image": (("visit", "y", "x"), values, {"units": "nJy"}),
+    ...         "variance": (("visit", "y", "x"), np.array([4.0, 1.0], "float32")[:, None, None]),
+    ...     },
+    ...     coords={"visit": [11, 12]},
+    ... )
+    >>> made = coadd(warps, weights=[1.0, 3.0])
+    >>> float(made.image[0, 0]), float(made.variance[0, 0]), int(made.n_image[0, 0])
+    (2.5, 0.8125, 2)
+    """
+    parameters = parameters or CoaddParameters()
+    if statistic is not None:
+        parameters = CoaddParameters(**(parameters.model_dump() | {"statistic": statistic}))
+    rules = rules_of(parameters)
+    given = _labels(warps)
+    ordered = warps_of(warps)
+    scales, units = scales_of(zero_points, ordered, given)
+    columns = weigh(ordered, weights, scales, given, parameters)
+    used = usable(ordered, columns)
+    planes = _tile_by_tile(
+        ordered.keep(used), columns["weight"][used], scales[used], rules, parameters
+    )
+    table = inputs_table(ordered, columns, units)
+    return coadd_dataset(planes, ordered.shape, table, units, ordered.coords, ordered.attrs)
+
+
+def _labels(warps: xr.Dataset | Sequence[xr.Dataset]) -> list[Any]:
+    """Return the visits in the order the warps come in, which sequences of numbers follow."""
+    if isinstance(warps, xr.Dataset):
+        return list(np.atleast_1d(warps[v.VISIT].values)) if v.VISIT in warps.coords else []
+    return [warp[v.VISIT].item() for warp in warps if v.VISIT in warp.coords]
+
+
+def numbers_of(
+    numbers: Numbers | None, warps: Warps, given: Sequence[Any], name: str
+) -> NDArray[np.float64] | None:
+    """Return one number for every warp, by visit if it has labels, else in the order given."""
+    if numbers is None:
+        return None
+    if isinstance(numbers, xr.DataArray) and v.VISIT in numbers.coords:
+        missing = sorted(set(warps.visits.tolist()) - set(numbers[v.VISIT].values.tolist()))
+        if missing:
+            raise KeyError(f"{name} lack visits {missing}")
+        return np.asarray(numbers.sel({v.VISIT: warps.visits}), np.float64)
+    values = np.asarray(numbers, np.float64)
+    if values.shape != warps.visits.shape:
+        raise GeometryError(
+            f"{name} have shape {values.shape}, there are {warps.visits.size} warps"
+        )
+    order = [given.index(visit) for visit in warps.visits.tolist()]
+    return values[order]
+
+
+def scales_of(
+    zero_points: Numbers | None, warps: Warps, given: Sequence[Any]
+) -> tuple[NDArray[np.float64], str]:
+    """Return what the warps are multiplied by, and the unit they then have."""
+    magnitudes = numbers_of(zero_points, warps, given, "zero_points")
+    if magnitudes is None:
+        return np.ones(warps.visits.size), warps.units
+    return np.array([zero_point_scale(magnitude) for magnitude in magnitudes]), v.NANOJANSKY
+
+
+def weigh(
+    warps: Warps,
+    weights: Numbers | None,
+    scales: NDArray[np.float64],
+    given: Sequence[Any],
+    parameters: CoaddParameters,
+) -> Columns:
+    """Return the columns of the table of inputs; warps are read one after the other."""
+    size = warps.visits.size
+    chosen = numbers_of(weights, warps, given, "weights")
+    if chosen is not None and not (np.isfinite(chosen) & (chosen >= 0)).all():
+        raise ValueError(f"weights must be finite and >= 0, got {chosen.tolist()}")
+    mean, count = np.empty(size), np.empty(size, np.int64)
+    dropped = rules_of(parameters).dropped
+    for index in range(size):
+        mean[index], count[index] = _variance_of(warps.one(index), dropped, parameters)
+    mean *= scales**2
+    status = status_of(mean, count)
+    if chosen is None:
+        good = status == v.InputStatus.OK
+        chosen = np.where(good, 1.0 / np.where(good, mean, 1.0), 0.0)
+    else:
+        unwanted = (chosen == 0) & (status == v.InputStatus.OK)
+        status = np.where(unwanted, v.InputStatus.NO_WEIGHT, status).astype(np.int8)
+        chosen = np.where(status == v.InputStatus.OK, chosen, 0.0)
+    return {
+        "weight": chosen,
+        "scale": scales,
+        "mean_variance": mean,
+        "good_count": count,
+        "status": status,
+    }
+
+
+def _variance_of(
+    warp: xr.Dataset, dropped: np.int32, parameters: CoaddParameters
+) -> tuple[float, int]:
+    image, mask, variance = planes_of(warp)
+    return mean_variance(image, mask & ~dropped, variance, parameters)
+
+
+def usable(warps: Warps, columns: Columns) -> NDArray[np.bool_]:
+    """Return which warps are used; warn of those that are not, raise if none is."""
+    used: NDArray[np.bool_] = columns["weight"] > 0
+    if used.all():
+        return used
+    reasons = ", ".join(
+        f"{visit}: {v.InputStatus(int(status)).name}"
+        for visit, status in zip(warps.visits[~used], columns["status"][~used], strict=True)
+    )
+    if not used.any():
+        raise NoUsableDataError(f"none of the warps can be used; visit {reasons}")
+    told = columns["status"][~used] != v.InputStatus.NO_WEIGHT
+    if told.any():
+        warnings.warn(
+            f"warps are left out of the coadd; visit {reasons}", DroppedInputWarning, stacklevel=3
+        )
+    return used
+
+
+def _tile_by_tile(
+    warps: Warps,
+    weights: NDArray[np.float64],
+    scales: NDArray[np.float64],
+    rules: Rules,
+    parameters: CoaddParameters,
+) -> dict[str, NDArray[Any]]:
+    """Return the planes of the coadd; a tile of all warps is in memory at a time."""
+    height, width = warps.shape
+    kinds: dict[str, Any] = {"image": np.float32, "variance": np.float32, v.MASK: np.int32}
+    kinds |= {"n_image": np.int16, "weight_sum": np.float32}
+    planes = {name: np.empty((height, width), kind) for name, kind in kinds.items()}
+    for place in warps.places():
+        read = warps.read(place)
+        if rules.dropped:
+            read = read._replace(mask=read.mask & ~rules.dropped)
+        size = read.image.shape[1]
+        tile = {name: np.zeros(size, kind) for name, kind in kinds.items()}
+        _coadd_tile(read, weights, scales, rules, parameters, tile)
+        where = place[v.Y], place[v.X]
+        for name, plane in planes.items():
+            plane[where] = tile[name].reshape(plane[where].shape)
+    return planes
+
+
+def _coadd_tile(
+    read: Planes,
+    weights: NDArray[np.float64],
+    scales: NDArray[np.float64],
+    rules: Rules,
+    parameters: CoaddParameters,
+    tile: dict[str, NDArray[Any]],
+) -> None:
+    size = read.image.shape[0]
+    coadd_pixels(
+        read.image,
+        read.mask,
+        read.variance,
+        scales,
+        weights,
+        rules.bits,
+        rules.watched,
+        rules.fractions,
+        limits_of(np.dtype(np.float32)),
+        comparisons(size),
+        *rank_tables(size),
+        (
+            parameters.statistic == "clipped_mean",
+            parameters.clip,
+            parameters.iterations,
+            parameters.error == "input",
+        ),
+        *tile.values(),
+    )
