@@ -50,6 +50,7 @@ PSF_X: Final = "psf_x"
 REALIZATION: Final = "realization"
 WCS: Final = "wcs"
 """Coordinate of a frame that keeps the FITS keys of its projection, as JSON text."""
+COMPONENT: Final = "component"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"
@@ -69,6 +70,7 @@ PER_MILLIMETRE2: Final = "1/mm2"
 DEGREE: Final = "deg"
 ARCSECOND: Final = "arcsec"
 PIXEL: Final = "pixel"
+PIXEL2: Final = "pixel2"
 NANOJANSKY: Final = "nJy"
 NANOJANSKY2: Final = "nJy2"
 DIMENSIONLESS: Final = ""
@@ -242,6 +244,16 @@ class InputStatus(IntEnum):
     BAD_VARIANCE = 2
     NO_WEIGHT = 3
     NO_MATCHED_WARP = 4
+
+
+class MatchStatus(IntEnum):
+    """What is to be known of an image that was to be brought to another point-spread function."""
+
+    OK = 0
+    NO_PSF = 1
+    TARGET_TOO_NARROW = 2
+    POOR_KERNEL = 3
+    NOT_MEASURED = 255
 
 
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:

@@ -1,0 +1,230 @@
+"""Kernels of convolution: into a tile, out of a tile, and bits that spread over a box."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms.compiled import compiled
+
+__all__: list[str] = []  # kernels for the modules of this package
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.float32]
+Mask = NDArray[np.int32]
+
+
+@compiled
+def load_tile(
+    pixels: Pixels, missing: NDArray[np.bool_], top: int, left: int, tile: Floats
+) -> None:
+    """Copy the pixels around a place; 0 for missing ones and beyond the border."""
+    height, width = pixels.shape
+    first, last = max(0, -left), min(tile.shape[1], width - left)
+    for i in range(tile.shape[0]):
+        row, y = tile[i], top + i
+        if y < 0 or y >= height or last <= first:
+            row[:] = 0.0
+            continue
+        row[:first] = 0.0
+        row[max(last, 0) :] = 0.0
+        source = pixels[y, left + first : left + last]
+        gaps = missing[y, left + first : left + last]
+        target = row[first:last]
+        for x in range(source.size):
+            target[x] = 0.0 if gaps[x] else np.float64(source[x])
+
+
+@compiled
+def load_valid(missing: NDArray[np.bool_], top: int, left: int, tile: Floats) -> None:
+    """Write 1 for pixels that are there, 0 for missing ones and beyond the border."""
+    height, width = missing.shape
+    for i in range(tile.shape[0]):
+        y = top + i
+        for j in range(tile.shape[1]):
+            x = left + j
+            inside = 0 <= y < height and 0 <= x < width
+            tile[i, j] = 1.0 if inside and not missing[y, x] else 0.0
+
+
+@compiled
+def sort_out(
+    image: Pixels,
+    variance: Pixels,
+    mask: Mask,
+    codes: tuple[int, int, int],
+    missing: NDArray[np.bool_],
+    near: Mask,
+    far: Mask,
+) -> tuple[bool, bool]:
+    """Mark missing pixels, and part the bits of the others into those that go near and far.
+
+    ``codes`` are NO_DATA, which missing pixels get in ``far``, the bits that stay near and those
+    that go far. Variances and masks of no rows don't count. Returns whether any bit goes near,
+    and far; what is not needed is not written.
+    """
+    no_data, stay, go = np.int32(codes[0]), np.int32(codes[1]), np.int32(codes[2])
+    any_near, any_far, any_missing = np.int32(0), np.int32(0), False
+    for y in range(image.shape[0]):
+        pixels, gaps = image[y], missing[y]
+        for x in range(pixels.size):
+            gaps[x] = not math.isfinite(pixels[x])
+        if variance.shape[0] > 0:
+            variances = variance[y]
+            for x in range(pixels.size):
+                gaps[x] |= not (0.0 <= variances[x] < np.inf)
+        if mask.shape[0] > 0:
+            bits = mask[y]
+            for x in range(pixels.size):
+                gaps[x] |= (bits[x] & no_data) != 0
+                any_near |= bits[x] & stay
+                any_far |= bits[x] & go
+        for x in range(pixels.size):
+            any_missing |= gaps[x]
+    if any_near != 0:
+        for y in range(image.shape[0]):
+            for x in range(image.shape[1]):
+                near[y, x] = mask[y, x] & stay
+    if any_missing or any_far != 0:
+        for y in range(image.shape[0]):
+            for x in range(image.shape[1]):
+                bit = mask[y, x] & go if any_far != 0 else np.int32(0)
+                far[y, x] = bit | no_data if missing[y, x] else bit
+    return any_near != 0, any_missing or any_far != 0
+
+
+@compiled
+def add_component(
+    values: Floats, along_y: Floats, along_x: Floats, matrix: Floats, total: Floats
+) -> None:
+    """Add a tile times the polynomial with a matrix (in y, in x) of coefficients."""
+    orders = matrix.shape[0]
+    row_coefficients = np.empty(orders)
+    for y in range(total.shape[0]):
+        for i in range(orders):
+            row_coefficients[i] = 0.0
+            for j in range(orders):
+                row_coefficients[i] += along_y[y, j] * matrix[j, i]
+        for x in range(total.shape[1]):
+            factor = 0.0
+            for i in range(orders):
+                factor += row_coefficients[i] * along_x[x, i]
+            total[y, x] += factor * values[y, x]
+
+
+@compiled
+def store_tile(
+    image: Floats,
+    variance: Floats,
+    valid: Floats,
+    whole: NDArray[np.bool_],
+    min_fraction: float,
+    max_lost: float,
+    codes: tuple[int, int],
+    out_image: Pixels,
+    out_variance: Pixels,
+    out_mask: Mask,
+) -> None:
+    """Divide by the valid fraction and write pixels, variances and the bits of what is lost.
+
+    ``whole`` tells pixels whose kernel misses nothing: all, if ``valid`` has no rows. ``codes``
+    are those of missing and of inexact pixels. Variances of no rows are not written.
+    """
+    no_data, inexact = codes
+    if valid.shape[0] == 0:
+        for y in range(out_image.shape[0]):
+            values, pixels = image[y], out_image[y]
+            for x in range(pixels.size):
+                pixels[x] = np.float32(values[x])
+            if variance.shape[0] > 0:
+                spreads, variances = variance[y], out_variance[y]
+                for x in range(pixels.size):
+                    variances[x] = np.float32(max(spreads[x], 0.0))
+        return
+    for y in range(out_image.shape[0]):
+        for x in range(out_image.shape[1]):
+            fraction = 1.0 if whole[y, x] else valid[y, x]
+            lost = abs(1.0 - fraction)
+            if fraction <= min_fraction or not math.isfinite(fraction):
+                out_image[y, x] = np.nan
+                out_mask[y, x] |= no_data
+                if variance.shape[0] > 0:
+                    out_variance[y, x] = np.inf
+                continue
+            if lost > max_lost:
+                out_mask[y, x] |= inexact
+            out_image[y, x] = np.float32(image[y, x] / fraction)
+            if variance.shape[0] > 0:
+                spread = max(variance[y, x], 0.0) / (fraction * fraction)
+                out_variance[y, x] = np.float32(spread)
+
+
+@compiled
+def spread_along_rows(bits: Mask, half: int, out: Mask) -> None:
+    """Write to each pixel all bits that are set within a distance along its row.
+
+    Bits are collected from both ends of blocks as long as the window, so its length costs
+    nothing.
+    """
+    height, width = bits.shape
+    side = 2 * half + 1
+    padded = np.zeros(-(-(width + 2 * half) // side) * side, np.int32)
+    from_left, from_right = np.empty_like(padded), np.empty_like(padded)
+    for y in range(height):
+        any_set = np.int32(0)
+        for bit in bits[y]:
+            any_set |= bit
+        if any_set == 0:
+            out[y, :] = 0
+            continue
+        padded[half : half + width] = bits[y]
+        for start in range(0, padded.size, side):
+            held = np.int32(0)
+            for x in range(start, start + side):
+                held |= padded[x]
+                from_left[x] = held
+            held = np.int32(0)
+            for x in range(start + side - 1, start - 1, -1):
+                held |= padded[x]
+                from_right[x] = held
+        for x in range(width):
+            out[y, x] = from_right[x] | from_left[x + side - 1]
+
+
+@compiled
+def spread_along_columns(bits: Mask, half: int, out: Mask) -> None:
+    """Write to each pixel all bits that are set within a distance along its column."""
+    height, width = bits.shape
+    side = 2 * half + 1
+    # rows count from `half` above the image; a block of them is collected from its last row up
+    below = np.zeros((side, width), np.int32)
+    held = np.empty(width, np.int32)
+    for start in range(0, height, side):
+        held[:] = 0
+        for i in range(side - 1, -1, -1):
+            y = start + i - half
+            if 0 <= y < height:
+                row = bits[y]
+                for x in range(width):
+                    held[x] |= row[x]
+            below[i] = held
+        held[:] = 0
+        for i in range(min(side, height - start)):
+            y = start + side + i - 1 - half
+            if i > 0 and y < height:
+                row = bits[y]
+                for x in range(width):
+                    held[x] |= row[x]
+            target, far = out[start + i], below[i]
+            for x in range(width):
+                target[x] = far[x] | held[x]
+
+
+@compiled
+def spread_bits(bits: Mask, half_y: int, half_x: int, out: Mask) -> None:
+    """Write to each pixel all bits that are set within a box around it."""
+    along = np.empty_like(bits)
+    spread_along_rows(bits, half_x, along)
+    spread_along_columns(along, half_y, out)
