@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.background.bin_quartiles import MOST_CELLS, quartiles_of_bin
-from skyloom.algorithms.clipping import all_equal, mean_and_variance, next_interval
+from skyloom.algorithms.clipping import Moments, all_equal, mean_and_variance, next_interval
 from skyloom.algorithms.compiled import compiled
 
 __all__: list[str] = []  # kernels for the modules of this package
@@ -150,6 +150,42 @@ def load_group(
 
 
 @compiled
+def clip_block(
+    block: NDArray[Any],
+    n: int,
+    clip: float,
+    iterations: int,
+    guess: tuple[float, float],
+    cells: NDArray[np.uint16],
+    flags: NDArray[np.uint8],
+    cell_count: NDArray[np.int32],
+    kept: NDArray[Any],
+    kept_cells: NDArray[np.uint16],
+    group: NDArray[Any],
+    lanes: NDArray[np.float64],
+) -> Moments:
+    """Return the clipped statistics of the n values of a block that are not NaN.
+
+    ``guess`` is where median and interquartile range may lie; the arrays behind it are room for
+    `quartiles_of_bin` and `block_sums`.
+    """
+    if n == 0:
+        return 0, 0, NAN, NAN, NAN, NAN, NAN, NAN
+    quadruples = block.reshape((block.size // QUADRUPLE, 4, LANES))
+    lower, median, upper = quartiles_of_bin(
+        block, n, guess, cells, flags, cell_count, kept, kept_cells, group
+    )
+    used, mean, variance, center, half_width = 0.0, NAN, NAN, NAN, NAN
+    for index in range(iterations):
+        center, half_width = next_interval(index, n, clip, mean, variance, median, upper - lower)
+        used, first, second = block_sums(quadruples, center, half_width, lanes)
+        mean, variance = mean_and_variance(used, first, second, center)
+        if all_equal(mean, variance, center):
+            break
+    return n, int(used), mean, variance, median, upper - lower, center, half_width
+
+
+@compiled
 def bin_statistics(
     image: NDArray[Any],
     mask: NDArray[Any],
@@ -190,29 +226,22 @@ def bin_statistics(
             for j in range(bins):
                 n = count[j]
                 block = blocks[j]
-                quadruples = block.reshape((size // QUADRUPLE, 4, LANES))
                 used, level, spread, center, half_width = 0.0, NAN, NAN, NAN, NAN
-                median = NAN
                 if n > 0 and statistic != MEAN:
-                    lower, median, upper = quartiles_of_bin(
-                        block, n, guess, cells, flags, cell_count, kept, kept_cells, group
-                    )
-                    guess = (median, upper - lower)
-                if n > 0 and statistic == MEANCLIP:
-                    iqr = guess[1]
-                    for index in range(iterations):
-                        center, half_width = next_interval(
-                            index, n, clip, level, spread, median, iqr
-                        )
-                        used, first, second = block_sums(quadruples, center, half_width, lanes)
-                        level, spread = mean_and_variance(used, first, second, center)
-                        if all_equal(level, spread, center):
-                            break
-                elif n > 0:
+                    passes = iterations if statistic == MEANCLIP else 0
+                    moments = clip_block(
+                        block, n, clip, passes, guess,
+                        cells, flags, cell_count, kept, kept_cells, group, lanes,
+                    )  # fmt: skip
+                    used, level, spread = np.float64(moments[1]), moments[2], moments[3]
+                    center, half_width = moments[6], moments[7]
+                    guess = (moments[4], moments[5])
+                if n > 0 and statistic != MEANCLIP:
                     center, half_width = first_value(block), math.inf
+                    quadruples = block.reshape((size // QUADRUPLE, 4, LANES))
                     used, first, second = block_sums(quadruples, center, half_width, lanes)
                     level, spread = mean_and_variance(used, first, second, center)
-                    level = median if statistic == MEDIAN else level
+                    level = guess[0] if statistic == MEDIAN else level
                 of_level = spread / used if used > 0 else NAN
                 if variance.size != 0 and used > 0:
                     box = (top, bottom, edges[j], edges[j + 1])

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skyloom.algorithms.background.bin_kernels import LANES, QUADRUPLE, clip_block, load_row
+from skyloom.algorithms.background.bin_quartiles import MOST_CELLS
 from skyloom.algorithms.background.render_kernels import STRIP, render_rows
-from skyloom.algorithms.clipping import load_block
 from skyloom.algorithms.compiled import compiled
 from skyloom.algorithms.sampled_clipping import clipped
 
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 # mean x and mean y of the pixels used
 MOMENTS = 8  # of `clipped`
 QUANTITIES = 8
+LARGEST_BLOCK = 1 << 22  # values of a cell that are worth room for their order
 CORRELATED = 1e-12  # a template that varies by less of its square is constant
 
 
@@ -41,21 +43,40 @@ def clip_cells(
 ) -> None:
     """Write the clipped statistics of every cell to ``moments``, (cell y, cell x, moment)."""
     nothing = np.empty(0, mask.dtype)
-    buffer = np.empty(np.max(np.diff(edges_y)) * np.max(np.diff(edges_x)), image.dtype)
+    most = np.max(np.diff(edges_y)) * np.max(np.diff(edges_x))
+    buffer = np.empty(most + QUADRUPLE, image.dtype)
+    room = min(most, LARGEST_BLOCK) + QUADRUPLE + 8
+    cells, kept_cells = np.empty(room, np.uint16), np.empty(room, np.uint16)
+    flags, counts = np.empty(room, np.uint8), np.empty(MOST_CELLS + 2, np.int32)
+    kept, group = np.empty(room, image.dtype), np.empty(room, image.dtype)
+    lanes = np.empty((2, LANES))
+    guess = (math.nan, math.nan)
     for cell_y in range(edges_y.size - 1):
         top, bottom = edges_y[cell_y], edges_y[cell_y + 1]
         for cell in range(edges_x.size - 1):
             left, right = edges_x[cell], edges_x[cell + 1]
             width = right - left
+            n = 0
             for y in range(top, bottom):
-                flags = nothing if mask.size == 0 else mask[y, left:right]
                 start = (y - top) * width
-                load_block(
-                    image[y, left:right], flags, legend, constants, buffer[start : start + width]
+                n += load_row(
+                    image[y, left:right],
+                    nothing if mask.size == 0 else mask[y, left:right],
+                    legend,
+                    constants,
+                    buffer[start : start + width],
                 )
-            found = clipped(
-                buffer[: (bottom - top) * width], nothing, legend, constants, clip, iterations
-            )
+            size = (bottom - top) * width
+            if size > LARGEST_BLOCK:
+                found = clipped(buffer[:size], nothing, legend, constants, clip, iterations)
+            else:
+                filled = -(-size // QUADRUPLE) * QUADRUPLE
+                buffer[size:filled] = constants[0]
+                found = clip_block(
+                    buffer[:filled], n, clip, iterations, guess,
+                    cells, flags, counts, kept, kept_cells, group, lanes,
+                )  # fmt: skip
+                guess = (found[4], found[5]) if n > 0 else guess
             out = moments[cell_y, cell]
             out[0], out[1], out[2], out[3] = found[0], found[1], found[2], found[3]
             out[4], out[5], out[6], out[7] = found[4], found[5], found[6], found[7]
