@@ -1,6 +1,6 @@
 """Samples of an exposure and of the sky frame over the same pixels, for the scale between them.
 
-A detector is cut into a few large cells. The level of a cell is the clipped mean of its unmasked
+A detector is cut into large cells. The level of a cell is the clipped mean of its unmasked
 pixels; the template beside it is the plain mean of the sky frame over exactly the pixels which
 that statistic used. A statistic of the template over other pixels would measure another part of
 its pattern, and clipping a pattern removes some of it: both bias the scale.
@@ -90,7 +90,7 @@ def measure_scale(
     KeyError
         If the mask does not know a plane.
     ValueError
-        If there are more samples than pixels can give, or the interpolation is unknown.
+        If fewer than one sample is asked for, or the interpolation is unknown.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def measure_scale(
         core.append([v.Y, v.X])
     frame = _frame_arrays(sky_frame)
     lazy = [array if array.chunks is None else array.chunk({v.Y: -1, v.X: -1}) for array in arrays]
-    cells = tuple(min(n, size) for n, size in zip(parameters.samples, box.shape, strict=True))
+    cells = parameters.cells(box.shape)
     if min(cells) < 1:
         raise ConfigurationError(f"samples must be at least (1, 1), got {parameters.samples}")
     found: xr.DataArray = xr.apply_ufunc(
@@ -213,14 +213,17 @@ def _sample_planes(
     expected = None
     if expected_scale is not None and not compat:
         expected = np.empty(box.shape, np.float32)
-        render_kernels.render_rows(*template[:4], False, *template[4:], expected)
-        expected *= np.float32(expected_scale)
+        knots, _, origin, style, beyond, reach_x = template
+        scaled = values * expected_scale
+        render_kernels.render_rows(knots, scaled, origin, style, False, beyond, reach_x, expected)
+    less = expected if np.prod(leading) <= 1 or expected is None else np.empty_like(expected)
     for index in np.ndindex(*leading):
         plane, flags, legend, constants = _kernel_arrays(
             image[index], None if mask is None else mask[index], bits
         )
         if expected is not None:
-            plane = plane - expected
+            # into memory that is there already, if it holds such numbers
+            plane = np.subtract(plane, expected, out=less if plane.dtype == np.float32 else None)
         clip_cells(
             plane, flags, legend, constants, edges_y, edges_x,
             parameters.clip, parameters.iterations, moments,

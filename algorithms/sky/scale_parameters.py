@@ -15,6 +15,8 @@ __all__ = ["SAMPLE_IGNORED_PLANES", "MeasureScaleParameters", "SolveScaleParamet
 SAMPLE_IGNORED_PLANES = ("SAT", "DETECTED", "DETECTED_NEGATIVE", "BAD", "NO_DATA")
 """Mask planes whose pixels no sample uses unless told otherwise."""
 
+FEWEST_SAMPLES, MOST_SAMPLES = 4, 16
+SMALLEST_SAMPLE = 32  # pixels
 CUTS = {"tukey": 6.0, "huber": 2.5, "none": 1.0}
 
 
@@ -26,8 +28,10 @@ class MeasureScaleParameters(Parameters):
         description="exact: the template is averaged over the pixels that the image's statistic "
         "used; compat: it is clipped on its own over all pixels, as the survey pipeline does",
     )
-    samples: tuple[int, int] = Field(
-        (4, 4), description="samples along y and x of a detector, never more than pixels"
+    samples: tuple[int, int] | None = Field(
+        None,
+        description="samples along y and x of a detector, never more than pixels; None: 16, fewer "
+        "where they would be smaller than 32 pixels, and 4 in the compatible mode",
     )
     clip: float = Field(3.0, gt=0, description="clip of a sample, standard deviations")
     iterations: int = Field(3, ge=1, description="clip passes of a sample")
@@ -42,6 +46,27 @@ class MeasureScaleParameters(Parameters):
         ge=1,
         description="variance of the mean of many pixels over that of independent ones, >= 1",
     )
+
+    def cells(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the number of samples along each axis of an image.
+
+        Few samples waste what the pattern tells inside each of them: with a pattern of up to three
+        cycles per detector, 4 x 4 samples make the error of the scale half again as large as the
+        pixels allow, 8 x 8 an eighth larger, 16 x 16 a twentieth.
+
+        Examples
+        --------
+        >>> MeasureScaleParameters().cells((4096, 300))
+        (16, 9)
+        """
+        if self.samples is not None:
+            wanted = self.samples
+        elif self.mode == "compat":
+            wanted = FEWEST_SAMPLES, FEWEST_SAMPLES
+        else:
+            most = [min(size // SMALLEST_SAMPLE, MOST_SAMPLES) for size in shape]
+            wanted = max(most[0], FEWEST_SAMPLES), max(most[1], FEWEST_SAMPLES)
+        return min(wanted[0], shape[0]), min(wanted[1], shape[1])
 
 
 class SolveScaleParameters(Parameters):

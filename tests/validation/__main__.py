@@ -21,6 +21,7 @@ TOPICS = {
     "sky_map": "Sky maps: positions, projections and footprints of a real camera",
     "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
+    "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
     "detrend": "Detrended frames against the light that fell",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",

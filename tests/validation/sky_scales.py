@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms.background import measure_background, render_background
+from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.sky.correction import (
     SkyCorrectionParameters,
     corrected_exposure,
@@ -72,31 +73,36 @@ def masked_scene() -> Iterator[Row]:
     )  # fmt: skip
 
 
+def scale_of(
+    mosaic: Mosaic, frames: dict[str, xr.Dataset], exposures: dict[str, xr.Dataset], level: float
+) -> xr.Dataset:
+    """Return the fit of an exposure with parameters as they are unless told otherwise."""
+    return solve_scales(
+        measure_scale(
+            exposures[name], frames[name], transform=mosaic.transforms[name], expected_scale=level
+        )
+        for name in frames
+    )
+
+
 def levels_of_mosaic() -> Iterator[Row]:
     """Yield the rows of six detectors at three levels of the sky."""
     mosaic = Mosaic((2048, 2048), (2, 3), seed=8)
     frames = mosaic.frames(bin_size=32)
     rng = np.random.default_rng(12)
-    sampling = MeasureScaleParameters(samples=(16, 16))
+    pulls: list[float] = []
     for level in (1000.0, 3000.0, 9000.0):
         gradient = rng.normal(0.0, 0.03, 2)
-        samples, masked = [], []
-        exposures = {}
-        for name in frames:
-            exposure = mosaic.exposure(name, level, rng, gradient=gradient, stars=800)
-            masked.append(float((exposure["mask"] != 0).mean()))
-            exposures[name] = exposure
-            samples.append(
-                measure_scale(
-                    exposure, frames[name], transform=mosaic.transforms[name],
-                    expected_scale=level, parameters=sampling,
-                )
-            )  # fmt: skip
-        fit = solve_scales(samples)
-        what = f"6 detectors of 2048², {100 * np.mean(masked):.1f} % masked, sky {level:.0f} e"
+        exposures = {
+            name: mosaic.exposure(name, level, rng, gradient=gradient, stars=800) for name in frames
+        }
+        fit = scale_of(mosaic, frames, exposures, level)
+        masked = np.mean([(exposure["mask"] != 0).mean() for exposure in exposures.values()])
+        what = f"6 detectors of 2048², {100 * masked:.1f} % masked, sky {level:.0f} e"
         yield at_most(
-            f"{what}: scale / truth - 1 (error bar {float(fit['scale_sigma']) / level:.1e})",
-            float(fit["scale"]) / level - 1, 1e-3,
+            f"{what}: scale / truth - 1 of one exposure "
+            f"(error bar {float(fit['scale_sigma']) / level:.1e})",
+            float(fit["scale"]) / level - 1, 1e-3, form="+.1e",
         )  # fmt: skip
         left = []
         for name, exposure in exposures.items():
@@ -110,6 +116,72 @@ def levels_of_mosaic() -> Iterator[Row]:
             f"{what}: rms of what is left of it beyond 64 px, of the sky",
             float(np.sqrt(np.mean(np.square(left)))) / level, 1e-3,
         )  # fmt: skip
+        skies = {name: mosaic.sky(name, level, gradient) for name in frames}
+        masks = {name: exposure["mask"] for name, exposure in exposures.items()}
+        yield from many_exposures(mosaic, frames, skies, masks, level, rng, what, pulls)
+    yield between(
+        f"6 detectors of 2048² at all levels: width of {len(pulls)} pulls", np.std(pulls), 0.8, 1.2
+    )
+
+
+def many_exposures(
+    mosaic: Mosaic,
+    frames: dict[str, xr.Dataset],
+    skies: dict[str, Floats],
+    masks: dict[str, xr.DataArray],
+    level: float,
+    rng: np.random.Generator,
+    what: str,
+    pulls: list[float],
+    number: int = 24,
+) -> Iterator[Row]:
+    """Yield the rows of one sky whose noise is drawn again and again, and add the pulls."""
+    deviations = {name: np.sqrt(sky).astype(np.float32) for name, sky in skies.items()}
+    smooth = {name: sky.astype(np.float32) for name, sky in skies.items()}
+    errors, bars = np.empty(number), np.empty(number)
+    for index in range(number):
+        exposures = {}
+        for name, sky in smooth.items():
+            image = sky + deviations[name] * rng.standard_normal(sky.shape, np.float32)
+            exposures[name] = xr.Dataset(
+                {"image": (("y", "x"), image, {"units": "electron"}), "mask": masks[name]}
+            ).assign_coords(detector=name)
+        fit = scale_of(mosaic, frames, exposures, level)
+        errors[index] = float(fit["scale"]) / level - 1
+        bars[index] = float(fit["scale_sigma"]) / level
+    bound = smallest_error(mosaic, skies, masks) / level
+    mean, error = errors.mean(), errors.std(ddof=1) / np.sqrt(number)
+    yield at_most(
+        f"{what}: mean of scale / truth - 1 over {number} exposures (its error is {error:.1e})",
+        mean, 5e-4, form="+.1e",
+    )  # fmt: skip
+    yield at_most(
+        f"{what}: largest of |scale / truth - 1| of {number} exposures (photon noise of all pixels "
+        f"alone scatters by {bound:.1e}; {np.sum(np.abs(errors) <= 1e-3)} of {number} are within "
+        "0.1 %)",
+        float(np.max(np.abs(errors))), 1e-3,
+    )  # fmt: skip
+    pulls.extend(errors / bars)
+    yield between(
+        f"{what}: error bar, in units of the smallest that the pixels allow",
+        bars.mean() / bound, 0.99, 1.1,
+    )  # fmt: skip
+
+
+def smallest_error(
+    mosaic: Mosaic, skies: dict[str, Floats], masks: dict[str, xr.DataArray]
+) -> float:
+    """Return the Cramér-Rao bound of a scale fitted with a plane to all unmasked pixels."""
+    normal = np.zeros((4, 4))
+    for name, sky in skies.items():
+        focal_x, focal_y = to_focal_plane(
+            mosaic.transforms[name], *np.mgrid[: len(sky), : len(sky)][::-1]
+        )
+        good = masks[name].values == 0
+        columns = [np.ones(good.sum()), focal_x[good], focal_y[good], mosaic.patterns[name][good]]
+        for i, j in np.ndindex(4, 4):
+            normal[i, j] += np.sum(columns[i] * columns[j] / sky[good])
+    return float(np.sqrt(np.linalg.inv(normal)[3, 3]))
 
 
 def pulls_of_mosaic() -> Iterator[Row]:

@@ -14,8 +14,10 @@ from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.focal_plane import detector_transform, to_focal_plane
 from skyloom.algorithms.sky.samples import measure_scale
 from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters
+from skyloom.algorithms.sky.scales import solve_scales
 from skyloom.algorithms.statistics import clipped_moments
 from skyloom.algorithms.vocabulary import MASK_PLANES, mask_attributes
+from tests.algorithms.sky.scenes import Mosaic
 
 SHAPE, BINS = (130, 97), (9, 7)
 GRID = MeasureScaleParameters(samples=(3, 2))
@@ -125,8 +127,10 @@ def test_an_expected_scale_clips_around_the_pattern():
     exposure = make_exposure(rng, frame, masked=0.3)
     # the pattern scatters by 10, the noise by 3: only without the pattern these stars stand out
     exposure["image"].data[rng.random((256, 256)) < 0.05] += 24.0
+    few = MeasureScaleParameters(samples=(4, 4))
     none, zero, about = (
-        measure_scale(exposure, frame, expected_scale=scale) for scale in (None, 0.0, 980.0)
+        measure_scale(exposure, frame, expected_scale=scale, parameters=few)
+        for scale in (None, 0.0, 980.0)
     )
     xr.testing.assert_identical(none, zero)
     excess = [
@@ -232,14 +236,49 @@ def test_positions_in_the_focal_plane_follow_the_transform():
     assert samples["level_variance"].attrs["units"] == "electron2"
 
 
+def test_samples_are_as_many_as_the_pattern_needs_and_the_pixels_allow():
+    exact, compat = MeasureScaleParameters(), MeasureScaleParameters(mode="compat")
+    assert exact.cells((4096, 300)) == (16, 9)
+    assert exact.cells((512, 130)) == (16, 4)
+    assert exact.cells((3, 64)) == (3, 4)
+    assert exact.cells((1, 1)) == (1, 1)
+    assert compat.cells((4096, 4096)) == (4, 4)
+    assert MeasureScaleParameters(samples=(5, 7)).cells((4096, 6)) == (5, 6)
+
+
+def test_the_scale_of_the_samples_is_known_nearly_as_well_as_the_pixels_allow():
+    mosaic = Mosaic((768, 768), (1, 2), seed=4)
+    frames, rng = mosaic.frames(), np.random.default_rng(19)
+    exposures = {name: mosaic.exposure(name, 2000.0, rng, stars=100) for name in frames}
+    normal = np.zeros((4, 4))
+    for name, exposure in exposures.items():
+        good = exposure["mask"].values == 0
+        y, x = np.nonzero(good)
+        plane = to_focal_plane(mosaic.transforms[name], x, y)
+        columns = np.stack([np.ones(len(x)), *plane, mosaic.patterns[name][good]])
+        normal += (columns / mosaic.sky(name, 2000.0)[good]) @ columns.T
+    bound = np.sqrt(np.linalg.inv(normal)[3, 3])
+    samples = [
+        measure_scale(
+            exposures[name], frames[name], transform=mosaic.transforms[name], expected_scale=2000.0
+        )
+        for name in frames
+    ]
+    fit = solve_scales(samples)
+    assert samples[0].sizes["sample"] == 256
+    assert bound < float(fit["scale_sigma"]) < 1.15 * bound
+    assert abs(float(fit["scale"]) - 2000.0) < 3.0 * bound
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2), (63, 65), (2, 200)])
 @pytest.mark.parametrize("mode", ["exact", "compat"])
 def test_small_images_have_no_more_samples_than_pixels(shape, mode):
     rng = np.random.default_rng(10)
     frame = make_frame(rng, shape, (1, min(shape[1], 4)))
     exposure = xr.Dataset({"image": (("y", "x"), rng.normal(0, 1, shape).astype("f4"))})
-    samples = measure_scale(exposure, frame, parameters=MeasureScaleParameters(mode=mode))
-    assert samples.sizes["sample"] == min(shape[0], 4) * min(shape[1], 4)
+    parameters = MeasureScaleParameters(mode=mode)
+    samples = measure_scale(exposure, frame, parameters=parameters)
+    assert samples.sizes["sample"] == np.prod(parameters.cells(shape))
     assert int(samples["count"].sum()) == shape[0] * shape[1]
     assert np.isfinite(samples["template"]).all()
 
