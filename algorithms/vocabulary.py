@@ -256,6 +256,15 @@ class MatchStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class WarpStatus(IntEnum):
+    """Whether an exposure gave a warp, and why not."""
+
+    OK = 0
+    NO_OVERLAP = 1
+    NO_GOOD_PIXEL = 2
+    NOT_MEASURED = 255
+
+
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:
     """Return the CF attributes of a variable that holds these codes.
 

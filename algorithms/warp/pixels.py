@@ -1,0 +1,204 @@
+"""The pixels of one exposure made into those of its warp: plain arrays in and out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.flats.polygon import inside_polygon
+from skyloom.algorithms.warp.noise import noise_image, noise_seed
+from skyloom.algorithms.warp.parameters import WarpParameters
+from skyloom.algorithms.warp.position_grid import PositionGrid
+from skyloom.algorithms.warp.resampling import kernel_table
+from skyloom.algorithms.warp.row_kernels import TAIL, prepare_planes, spread_marks, warp_rows
+
+__all__ = ["Task", "warp_blocks"]
+
+Pixels = NDArray[np.float32]
+Masks = NDArray[np.int32]
+Limits = tuple[int, int, int, int]
+
+NO_DATA = v.MASK_PLANES["NO_DATA"]
+SPREAD_WEIGHTS = (1.0 - 1e-6, 1.0 + 1e-6)
+"""Weight on finite pixels where those that are not finite have none, but for rounding."""
+
+
+class Task(NamedTuple):
+    """How the pixels of one exposure become those of a warp."""
+
+    grid: PositionGrid
+    box: Limits
+    taps: int
+    parameters: WarpParameters
+    polygon: NDArray[np.float64] | None
+    labels: tuple[Any, Any]
+
+
+class Planes(NamedTuple):
+    """What a warp holds; (0, 0) planes are not wanted."""
+
+    image: Pixels
+    variance: Pixels
+    mask: Masks
+    masked_fraction: Pixels
+
+    def at(self, index: Any) -> Planes:
+        """Return the planes at an index of their leading axes, or parts of them."""
+        return Planes(
+            self.image[index],
+            self.variance[index],
+            self.mask[index],
+            self.masked_fraction[index] if self.masked_fraction.size else self.masked_fraction,
+        )
+
+
+class Source(NamedTuple):
+    """The part of an exposure that a warp needs, as the kernels read it."""
+
+    corner: tuple[int, int]
+    shape: tuple[int, int]
+    image: Pixels
+    variance: Pixels
+    good: Pixels
+    mask: Masks
+    marks: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+
+
+def warp_blocks(
+    image: NDArray[Any], variance: NDArray[Any], mask: NDArray[np.int32], *, task: Task
+) -> tuple[NDArray[Any], ...]:
+    """Warp the last two axes; return the planes, those of noise, and how many pixels have data."""
+    leading = np.broadcast_shapes(image.shape[:-2], variance.shape[:-2], mask.shape[:-2])
+    shape = image.shape[-2:]
+    images, variances, masks = (
+        np.broadcast_to(plane, leading + shape) for plane in (image, variance, mask)
+    )
+    size = (task.box[1] - task.box[0], task.box[3] - task.box[2])
+    number = task.parameters.noise_realizations
+    wanted = leading + size if task.parameters.masked_fraction else (0, 0)
+    made = Planes(
+        np.full(leading + size, np.nan, np.float32),
+        np.full(leading + size, np.inf, np.float32),
+        np.full(leading + size, NO_DATA, np.int32),
+        np.full(wanted, 1.0, np.float32),
+    )
+    noise = np.full((*leading, number, *size), np.nan, np.float32)
+    count = np.zeros(leading, np.int64)
+    limits = _source_limits(task.grid, (shape[0], shape[1]), task.taps)
+    for index in np.ndindex(*leading):
+        if limits is None:
+            break
+        planes = (
+            np.ascontiguousarray(images[index], np.float32),
+            np.ascontiguousarray(variances[index], np.float32),
+            _own_mask(masks[index], task.polygon),
+        )
+        source = _prepared(*planes, limits, task)
+        count[index] = _warp(source, task, made.at(index))
+        for realization in range(number):
+            _warp_noise(planes[1], source, task, realization, noise[index][realization])
+    if not task.parameters.masked_fraction:
+        made = made._replace(masked_fraction=np.zeros(leading + size, np.float32))
+    return (*made, noise, count)
+
+
+def _own_mask(mask: NDArray[np.int32], polygon: NDArray[np.float64] | None) -> Masks:
+    if polygon is None:
+        return np.ascontiguousarray(mask, np.int32)
+    outside = ~inside_polygon((mask.shape[0], mask.shape[1]), polygon)
+    return np.asarray(mask | np.where(outside, np.int32(NO_DATA), np.int32(0)), np.int32)
+
+
+def _prepared(image: Pixels, variance: Pixels, mask: Masks, limits: Limits, task: Task) -> Source:
+    shape = limits[1] - limits[0], limits[3] - limits[2]
+    values, spreads, good = (np.zeros(shape[0] * shape[1] + TAIL, np.float32) for _ in range(3))
+    own, marks = np.empty(shape, np.int32), np.empty(shape, np.uint8)
+    flags = np.empty(shape, np.uint8)
+    bits = v.plane_bits(task.parameters.excluded_planes)
+    weigh = task.parameters.bad_pixels == "weigh"
+    corner = limits[0], limits[2]
+    kinds = bits if weigh else 0, v.MASK_PLANES["EDGE"], bits
+    prepare_planes(image, variance, mask, corner, kinds, values, spreads, good, own, marks)
+    spread_marks(marks, task.taps, flags)
+    return Source(corner, shape, values, spreads, good, own, marks, flags)
+
+
+def _warp(source: Source, task: Task, made: Planes) -> int:
+    """Fill the planes of one warp; return how many of its pixels have data."""
+    grid, parameters = task.grid, task.parameters
+    part = (
+        slice(grid.box[0] - task.box[0], grid.box[1] - task.box[0]),
+        slice(grid.box[2] - task.box[2], grid.box[3] - task.box[2]),
+    )
+    least, found = (parameters.least_weight, np.inf), made.at(part)
+    return int(
+        warp_rows(
+            grid.nodes,
+            grid.origin,
+            grid.step,
+            grid.touched,
+            grid.box,
+            kernel_table(parameters.kernel),
+            task.taps,
+            source.corner,
+            (source.image, source.variance, source.good),
+            source.mask,
+            source.marks,
+            source.flags,
+            least if parameters.bad_pixels == "weigh" else SPREAD_WEIGHTS,
+            v.MASK_PLANES["EDGE"],
+            found.image,
+            found.variance,
+            found.mask,
+            found.masked_fraction,
+        )
+    )
+
+
+def _warp_noise(
+    variance: Pixels, source: Source, task: Task, realization: int, made: Pixels
+) -> None:
+    """Fill one plane of noise, drawn for the whole detector so that all boxes see the same."""
+    noise = noise_image(
+        variance,
+        noise_seed(*task.labels, realization),
+        per_pixel=task.parameters.noise_variance == "pixel",
+    )
+    (y, x), (height, width) = source.corner, source.shape
+    part = noise[y : y + height, x : x + width].ravel()
+    image = np.zeros_like(source.image)
+    image[:-TAIL] = np.where(source.good[:-TAIL] > 0, part, np.float32(0.0))
+    spare = Planes(
+        made,
+        np.empty(made.shape, np.float32),
+        np.empty(made.shape, np.int32),
+        np.empty((0, 0), np.float32),
+    )
+    _warp(source._replace(image=image), task, spare)
+
+
+def _source_limits(grid: PositionGrid, shape: tuple[int, int], taps: int) -> Limits | None:
+    """Return the box of source pixels that kernels in the target box may touch."""
+    cells = np.argwhere(grid.touched)
+    box = np.array(grid.box).reshape(2, 2)
+    first, last = (box[:, 0] - grid.origin) // grid.step, (box[:, 1] - 1 - grid.origin) // grid.step
+    cells = cells[((cells >= first) & (cells <= last)).all(axis=1)]
+    if not len(cells):
+        return None
+    limits = []
+    for axis, size in ((1, shape[0]), (0, shape[1])):
+        at = np.stack(
+            [
+                grid.nodes[axis, cells[:, 0] + j, cells[:, 1] + i]
+                for j, i in ((0, 0), (0, 1), (1, 0), (1, 1))
+            ]
+        )
+        low, high = np.clip([at.min() - taps - 2, at.max() + taps + 2], 0, size)
+        limits += [int(np.floor(low)), int(np.ceil(high))]
+    if limits[1] - limits[0] < taps or limits[3] - limits[2] < taps:
+        return None
+    return limits[0], limits[1], limits[2], limits[3]
