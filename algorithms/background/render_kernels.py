@@ -332,6 +332,8 @@ def combine_rows(rows: Floats, columns: Floats, out: NDArray[np.float32]) -> Non
         line[:] = 0.0
         for node in range(rows.shape[1]):
             factor = rows[y, node]
+            if factor == 0.0:  # as most are of splines
+                continue
             values = columns[node]
             for x in range(line.size):
                 line[x] += factor * values[x]

@@ -19,6 +19,7 @@ TOPICS = {
     "flats": "Scales of flats, their errors, and levels of real cameras",
     "background": "Backgrounds in bins: pulls, histograms, errors of pixels, independent packages",
     "sky_map": "Sky maps: positions, projections and footprints of a real camera",
+    "tract": "Bins and fields of a tract: gradients, seams, pulls, and the reference beside",
     "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
