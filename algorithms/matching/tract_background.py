@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ def tract_background(
     warps: Iterable[xr.Dataset],
     grid: TractGrid,
     *,
+    exclude: Mapping[int, xr.DataArray] | None = None,
     parameters: TractBackgroundParameters | None = None,
 ) -> xr.Dataset:
     """Return the level of each visit in each bin of a tract.
@@ -39,6 +40,10 @@ def tract_background(
         optionally ``mask`` and ``variance``; coordinates ``visit`` and, where known, ``patch``;
         attribute ``box``, the half-open box of tract pixels. May be lazy and is loaded.
     grid : TractGrid
+    exclude : mapping of patch to DataArray, (y, x), bool, optional
+        Pixels of patches that do not count in any visit: the objects of a coadd. Sources drop out
+        of differences only if all visits leave out the same pixels, or have the same
+        point-spread function. Attribute ``box`` as in `tract_sums`.
     parameters : TractBackgroundParameters, optional
 
     Returns
@@ -74,7 +79,13 @@ def tract_background(
     ([[[4.0, nan]]], [[[4, 0]]])
     """
     chosen = parameters or TractBackgroundParameters()
-    pieces = [tract_sums(warp, grid, parameters=chosen).load() for warp in warps]
+    pieces = []
+    for warp in warps:
+        patch = int(warp.coords[v.PATCH]) if v.PATCH in warp.coords else None
+        if exclude and patch is None:
+            raise KeyError("exclude is by patch, and a warp has no coordinate patch")
+        hidden = (exclude or {}).get(patch) if patch is not None else None
+        pieces.append(tract_sums(warp, grid, exclude=hidden, parameters=chosen).load())
     merged = merge_tract_sums(pieces, grid)
     return tract_levels(merged, grid, min_fraction=chosen.min_fraction)
 

@@ -42,6 +42,7 @@ def tract_sums(
     grid: TractGrid,
     *,
     inner: Sequence[int] | None = None,
+    exclude: xr.DataArray | None = None,
     parameters: TractBackgroundParameters | None = None,
 ) -> xr.Dataset:
     """Return the sums of one warp over the bins that its inner box touches.
@@ -56,6 +57,10 @@ def tract_sums(
     inner : (y_start, y_stop, x_start, x_stop), pixel, optional
         The box of the tract whose pixels count; the inner box of the patch by default, which the
         coordinate ``patch`` names, or else the middle of the box.
+    exclude : DataArray, (y, x), bool, optional
+        Pixels that do not count, beside those that the mask rejects: the objects of a coadd, the
+        same for all visits. Its attribute ``box`` holds that of the warp; without it, it is that
+        of the warp.
     parameters : TractBackgroundParameters, optional
 
     Returns
@@ -68,7 +73,8 @@ def tract_sums(
     KeyError
         If the warp has no ``visit``, or the mask does not know a plane.
     GeometryError
-        If the warp does not lie on the tract of the grid or its box does not fit its pixels.
+        If the warp does not lie on the tract of the grid, its box does not fit its pixels, or
+        ``exclude`` does not cover it.
     ConfigurationError
         If ``variance_from`` needs variances that are missing.
 
@@ -102,6 +108,8 @@ def tract_sums(
         )
     ]
     bits = 0 if mask is None else v.plane_bits(chosen.reject, mask.attrs)
+    if exclude is not None:
+        mask, bits = _with_excluded(mask, bits, exclude, box), 1
     factor = chosen.noise_correlation
     if factor is None:
         factor = float(warp.attrs.get("noise_correlation", 1.0))
@@ -391,6 +399,31 @@ def _check_unique(pieces: list[xr.Dataset], visits: NDArray[Any]) -> None:
             raise ConfigurationError(
                 f"visit {visit} covers pixels twice: {found[first[0]]} and {found[first[1]]}"
             )
+
+
+def _with_excluded(
+    mask: xr.DataArray | None, bits: int, exclude: xr.DataArray, box: Box
+) -> xr.DataArray:
+    """Return 1 where the mask rejects a pixel or it is excluded, else 0."""
+    whole = Box(*(int(value) for value in exclude.attrs.get("box", box)))
+    if whole.shape != (exclude.sizes[v.Y], exclude.sizes[v.X]):
+        raise GeometryError(
+            f"the box {tuple(whole)} of exclude, {dict(exclude.sizes)}, does not fit"
+        )
+    covers = whole.y_start <= box.y_start and box.y_stop <= whole.y_stop
+    if not (covers and whole.x_start <= box.x_start and box.x_stop <= whole.x_stop):
+        raise GeometryError(f"exclude covers {tuple(whole)}, the warp {tuple(box)}")
+    part = exclude.drop_vars((v.Y, v.X), errors="ignore").isel(
+        {
+            v.Y: slice(box.y_start - whole.y_start, box.y_stop - whole.y_start),
+            v.X: slice(box.x_start - whole.x_start, box.x_stop - whole.x_start),
+        }
+    )
+    if mask is None:
+        return (part != 0).astype(np.int32)
+    return ((part != 0) | ((mask.drop_vars((v.Y, v.X), errors="ignore") & bits) != 0)).astype(
+        np.int32
+    )
 
 
 def _sum_blocks(

@@ -117,6 +117,43 @@ def test_rejected_pixels_do_not_count_and_objects_do() -> None:
         tract_background(warps, GRID, parameters=TractBackgroundParameters(reject=("SATURATED",)))
 
 
+def test_pixels_left_out_are_those_of_every_visit() -> None:
+    rng = np.random.default_rng(8)
+    objects = rng.random((SIDE + 2 * MARGIN, SIDE + 2 * MARGIN)) < 0.2
+    mask = np.where(rng.random(objects.shape) < 0.1, v.MASK_PLANES["SAT"], 0)
+    image = noise()
+    warps = cut_warps(image, LEGACY, mask=mask)
+    exclude = {
+        patch: one_warp(objects, LEGACY, patch)["image"].assign_attrs(
+            box=list(LEGACY.patch(patch).outer)
+        )
+        for patch in range(LEGACY.patch_count)
+    }
+    found = tract_background(warps, GRID, exclude=exclude)
+    hidden = np.where(objects, np.float32(np.nan), image)
+    expected = tract_background(cut_warps(hidden, LEGACY, mask=mask), GRID)
+    xr.testing.assert_identical(found, expected)
+    unmasked = [warp.drop_vars("mask") for warp in warps]
+    xr.testing.assert_equal(
+        tract_background(unmasked, GRID, exclude=exclude),
+        tract_background(cut_warps(hidden, LEGACY), GRID),
+    )
+    whole = xr.DataArray(
+        objects, dims=("y", "x"), attrs={"box": [-MARGIN, SIDE + MARGIN, -MARGIN, SIDE + MARGIN]}
+    )
+    xr.testing.assert_identical(
+        tract_sums(warps[5], GRID, exclude=whole), tract_sums(warps[5], GRID, exclude=exclude[5])
+    )
+    lazy = tract_sums(warps[5].chunk({"y": 100}), GRID, exclude=whole)
+    xr.testing.assert_identical(lazy.compute(), tract_sums(warps[5], GRID, exclude=whole))
+    with pytest.raises(GeometryError, match="exclude covers"):
+        tract_sums(warps[5], GRID, exclude=exclude[6])
+    with pytest.raises(GeometryError, match="does not fit"):
+        tract_sums(warps[5], GRID, exclude=whole.isel(y=slice(5)))
+    with pytest.raises(KeyError, match="no coordinate patch"):
+        tract_background([warps[5].drop_vars("patch")], GRID, exclude=exclude)
+
+
 def test_variances_are_those_of_levels() -> None:
     pulls = []
     for seed in range(4):
