@@ -15,6 +15,7 @@ __all__ = [
     "FilledPixelsWarning",
     "GeometryError",
     "IngestError",
+    "KeptVarianceWarning",
     "NoUsableDataError",
     "NonFiniteVarianceWarning",
     "ReducedInterpolationWarning",
@@ -92,3 +93,7 @@ class NonFiniteVarianceWarning(SkyloomWarning):
 
 class FilledPixelsWarning(SkyloomWarning):
     """Pixels without any usable value were filled from others and are BAD."""
+
+
+class KeptVarianceWarning(SkyloomWarning):
+    """Variances are too far from the scatter of pixels to be believed, and stay as they are."""

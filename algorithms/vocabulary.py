@@ -265,6 +265,15 @@ class WarpStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class VarianceScaling(IntEnum):
+    """Where the factor on the variance of an image comes from."""
+
+    PIXELS = 0
+    IMAGE = 1
+    KEPT = 2
+    TOO_FEW_PIXELS = 3
+
+
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:
     """Return the CF attributes of a variable that holds these codes.
 

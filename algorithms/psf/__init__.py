@@ -14,12 +14,14 @@ from skyloom.algorithms.psf.matching import match_psf
 from skyloom.algorithms.psf.models import double_gaussian_psf, gaussian_psf, moffat_psf
 from skyloom.algorithms.psf.points import evaluate_psf, psf_at_points
 from skyloom.algorithms.psf.shapes import psf_fwhm, psf_moments
+from skyloom.algorithms.psf.variance_scaling import VarianceScalingParameters, rescale_variance
 
 __all__ = [
     "AlardLuptonParameters",
     "ConvolutionParameters",
     "KernelField",
     "MatchingParameters",
+    "VarianceScalingParameters",
     "alard_lupton_basis",
     "convolve",
     "double_gaussian_psf",
@@ -32,4 +34,5 @@ __all__ = [
     "psf_at_points",
     "psf_fwhm",
     "psf_moments",
+    "rescale_variance",
 ]
