@@ -22,7 +22,6 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.psf.fields import KernelField, field_of, squared
 from skyloom.algorithms.psf.tile_kernels import (
     load_tile,
-    load_valid,
     sort_out,
     spread_bits,
     store_tile,
@@ -293,8 +292,7 @@ def convolve_planes(
             new_variance = spectra[1].convolve(window, y, x)
         untouched = whole[y, x]
         if not untouched.all():
-            load_valid(missing, top, left, window)
-            valid = spectra[0].convolve(window, y, x) / spectra[0].kernel_sum(y, x)
+            valid = spectra[0].valid_fraction(missing, window, y, x)
         store_tile(
             new_image,
             new_variance,

@@ -50,6 +50,47 @@ def load_valid(missing: NDArray[np.bool_], top: int, left: int, tile: Floats) ->
 
 
 @compiled
+def count_missing(missing: NDArray[np.bool_], top: int, left: int, shape: tuple[int, int]) -> int:
+    """Return how many pixels of a window are missing; -1 if it reaches beyond the border."""
+    if top < 0 or left < 0 or top + shape[0] > missing.shape[0]:
+        return -1
+    if left + shape[1] > missing.shape[1]:
+        return -1
+    count = 0
+    for y in range(top, top + shape[0]):
+        for gap in missing[y, left : left + shape[1]]:
+            count += int(gap)
+    return count
+
+
+@compiled
+def lost_weights(
+    missing: NDArray[np.bool_], top: int, left: int, kernels: Floats, lost: Floats
+) -> None:
+    """Sum what each pixel of a tile loses of each kernel to the missing pixels around it.
+
+    The window of the tile begins half a kernel before it and lies inside the image; ``lost`` is
+    (kernel, y, x) of the tile.
+    """
+    lost[:] = 0.0
+    high, wide = kernels.shape[1], kernels.shape[2]
+    rows, columns = lost.shape[1], lost.shape[2]
+    for y in range(rows + high - 1):
+        gaps = missing[top + y, left : left + columns + wide - 1]
+        for x in range(gaps.size):
+            if not gaps[x]:
+                continue
+            # value (j, i) of the kernel takes this pixel to (y + j, x + i), less the two margins
+            first_j, last_j = max(0, high - 1 - y), min(high, rows + high - 1 - y)
+            first_i, last_i = max(0, wide - 1 - x), min(wide, columns + wide - 1 - x)
+            for k in range(kernels.shape[0]):
+                for j in range(first_j, last_j):
+                    row = lost[k, y + j - high + 1]
+                    for i in range(first_i, last_i):
+                        row[x + i - wide + 1] += kernels[k, j, i]
+
+
+@compiled
 def sort_out(
     image: Pixels,
     variance: Pixels,

@@ -10,13 +10,19 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from skyloom.algorithms.psf.fields import KernelField, polynomial_tables
-from skyloom.algorithms.psf.tile_kernels import add_component
+from skyloom.algorithms.psf.tile_kernels import (
+    add_component,
+    count_missing,
+    load_valid,
+    lost_weights,
+)
 
 __all__ = ["Spectrum", "Tiles"]
 
 Floats = NDArray[np.float64]
 LEAST_TILE: Final = 256  # pixels along a side: a tile of them stays in the cache
 TILE_IN_KERNELS: Final = 4  # smaller tiles are mostly overlap
+FEW: Final = 10  # additions a pixel that cost less than two transforms
 
 
 class Tiles:
@@ -64,6 +70,7 @@ class Spectrum:
         if self.constant:
             images = np.tensordot(field.coefficients.T, images, 1)
         self.tiles = tiles
+        self.images = np.ascontiguousarray(images)
         self.sums = images.sum((1, 2))
         self.transforms = scipy.fft.rfft2(images, tiles.window)
         self.along_y, self.along_x, self.matrix = polynomial_tables(
@@ -88,14 +95,40 @@ class Spectrum:
             add_component(values[part], self.along_y[y], self.along_x[x], matrix, total)
         return total
 
+    def valid_fraction(
+        self, missing: NDArray[np.bool_], window: Floats, y: slice, x: slice
+    ) -> Floats:
+        """Return the kernel's sum over valid pixels, over its sum, at each pixel of a tile.
+
+        ``window`` is overwritten. Where few pixels are missing their weights are taken off one
+        by one, which is quicker.
+        """
+        shape = (y.stop - y.start, x.stop - x.start)
+        sides = self.tiles.sides
+        top, left = y.start - sides[0] // 2, x.start - sides[1] // 2
+        around = (shape[0] + sides[0] - 1, shape[1] + sides[1] - 1)
+        missed = count_missing(missing, top, left, around)
+        if 0 <= missed * sides[0] * sides[1] < FEW * window.size:
+            lost = np.empty((len(self.images), *shape))
+            lost_weights(missing, top, left, self.images, lost)
+            return 1.0 - self.combined(lost, y, x) / self.kernel_sum(y, x)
+        load_valid(missing, top, left, window)
+        return self.convolve(window, y, x) / self.kernel_sum(y, x)
+
+    def combined(self, values: Floats, y: slice, x: slice) -> Floats:
+        """Return the sum of components (component, y, x) of a tile times their polynomials."""
+        if self.constant:
+            first: Floats = values[0]
+            return first
+        total = np.zeros(values.shape[1:])
+        for component, matrix in zip(values, self.matrix, strict=True):
+            add_component(component, self.along_y[y], self.along_x[x], matrix, total)
+        return total
+
     def kernel_sum(self, y: slice, x: slice) -> Floats:
         """Return the sum of the kernel at each pixel of a tile, or that of all of them."""
         if self.constant:
             sums: Floats = self.sums
             return sums
-        shape = (y.stop - y.start, x.stop - x.start)
-        total = np.zeros(shape)
-        for value, matrix in zip(self.sums, self.matrix, strict=True):
-            component = np.full(shape, value)
-            add_component(component, self.along_y[y], self.along_x[x], matrix, total)
-        return total
+        shape = (len(self.sums), y.stop - y.start, x.stop - x.start)
+        return self.combined(np.broadcast_to(self.sums[:, None, None], shape).copy(), y, x)

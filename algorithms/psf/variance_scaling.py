@@ -83,7 +83,8 @@ def rescale_variance(
     factor = (0.7413 IQR(d / sqrt(variance)))^2 with d the image less a background in bins, or
     (0.7413 IQR(d))^2 / median(variance). The LSST Science Pipelines have no lower bound: a
     constant image gets a variance of 0 there. Where noise is correlated, the background takes
-    part of it: of an image matched to 7.7 pixels, in bins of 32, a seventh of its variance.
+    part of it: of an image matched from 4 to 7.7 pixels 8 per cent of the variance in bins of 32,
+    1 per cent in bins of 128.
 
     Examples
     --------

@@ -343,3 +343,26 @@ def test_misuse_is_named():
         convolve(
             given, lopsided(), parameters=ConvolutionParameters(whole_kernel_planes=("NOWHERE",))
         )
+
+
+@pytest.mark.parametrize("share", [1e-4, 0.02])
+@pytest.mark.parametrize("varies", [False, True])
+def test_few_and_many_missing_pixels_are_left_out_alike(share, varies):
+    """Few are taken off one by one, many in Fourier space: both agree with a plain sum."""
+    rng = np.random.default_rng(6)
+    shape = (320, 330)
+    image = rng.normal(10, 1, shape).astype(np.float32)
+    image[rng.random(shape) < share] = np.nan
+    box = (0, shape[0], 0, shape[1])
+    field = field_over(box) if varies else lopsided(7, 9)
+    given = xr.DataArray(image, dims=("y", "x"))
+    found = convolve(given, field, parameters=ConvolutionParameters(min_fraction=0.1))["image"]
+    valid = np.isfinite(image)
+    some = rng.integers(10, 300, (60, 2))
+    some = [*some, *(np.argwhere(~valid[10:300, 10:300])[:20] + 10)]
+    for y, x in some:
+        kernel = evaluate_kernel(field, x, y).values[::-1, ::-1]
+        part = np.s_[y - 3 : y + 4, x - 4 : x + 5]
+        fraction = (kernel * valid[part]).sum() / kernel.sum()
+        expected = (kernel * np.where(valid, image, 0)[part].astype(float)).sum() / fraction
+        assert float(found[y, x]) == pytest.approx(expected, rel=1e-6)
