@@ -7,6 +7,12 @@ function changes its input.
 """
 
 from skyloom.algorithms.psf.alard_lupton import AlardLuptonParameters, alard_lupton_basis
+from skyloom.algorithms.psf.coadded import (
+    PsfInput,
+    average_position,
+    coadd_psf,
+    coadd_psf_grid,
+)
 from skyloom.algorithms.psf.convolution import ConvolutionParameters, convolve
 from skyloom.algorithms.psf.fields import KernelField, evaluate_kernel
 from skyloom.algorithms.psf.kernels import MatchingParameters, matching_kernel
@@ -15,19 +21,25 @@ from skyloom.algorithms.psf.models import double_gaussian_psf, gaussian_psf, mof
 from skyloom.algorithms.psf.points import evaluate_psf, psf_at_points
 from skyloom.algorithms.psf.shapes import psf_fwhm, psf_moments
 from skyloom.algorithms.psf.variance_scaling import VarianceScalingParameters, rescale_variance
+from skyloom.algorithms.psf.warped import local_map, warp_psf
 
 __all__ = [
     "AlardLuptonParameters",
     "ConvolutionParameters",
     "KernelField",
     "MatchingParameters",
+    "PsfInput",
     "VarianceScalingParameters",
     "alard_lupton_basis",
+    "average_position",
+    "coadd_psf",
+    "coadd_psf_grid",
     "convolve",
     "double_gaussian_psf",
     "evaluate_kernel",
     "evaluate_psf",
     "gaussian_psf",
+    "local_map",
     "match_psf",
     "matching_kernel",
     "moffat_psf",
@@ -35,4 +47,5 @@ __all__ = [
     "psf_fwhm",
     "psf_moments",
     "rescale_variance",
+    "warp_psf",
 ]
