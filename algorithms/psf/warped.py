@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from skyloom.algorithms.compiled import compiled
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.psf.stamps import odd_size, stamp_values
 from skyloom.algorithms.warp.positions import SkyPixels
-from skyloom.algorithms.warp.resampling import Kernel, kernel_weights
+from skyloom.algorithms.warp.resampling import LANES, PHASES, Kernel, kernel_table, kernel_taps
 
 __all__ = ["LocalMap", "local_map", "warp_psf"]
 
@@ -122,49 +123,45 @@ def warped_size(shape: tuple[int, ...], matrix: Floats) -> int:
 
 def warp_stamp(values: Floats, matrix: Floats, kernel: Kernel, size: int) -> Floats:
     """Return an image at the pixels of another grid, normalised to 1."""
-    offset = np.arange(size) - size // 2
-    y, x = np.meshgrid(offset, offset, indexing="ij")
-    at_x = matrix[0, 0] * x + matrix[0, 1] * y + values.shape[1] // 2
-    at_y = matrix[1, 0] * x + matrix[1, 1] * y + values.shape[0] // 2
-    first_x, first_y = np.floor(at_x), np.floor(at_y)
-    weights_y = kernel_weights(kernel, at_y - first_y)
-    weights_x = kernel_weights(kernel, at_x - first_x)
-    half = weights_x.shape[-1] // 2
+    taps = kernel_taps(kernel)
+    table = kernel_table(kernel).reshape(PHASES + 1, LANES[taps])
     out = np.empty((size, size))
-    resample(
-        np.ascontiguousarray(values),
-        first_y.astype(np.int64) - half + 1,
-        first_x.astype(np.int64) - half + 1,
-        weights_y,
-        weights_x,
-        out,
-    )
+    resample(np.ascontiguousarray(values), np.ascontiguousarray(matrix), table, taps, out)
     normalised: Floats = out / out.sum()
     return normalised
 
 
 @compiled
 def resample(
-    image: Floats,
-    first_y: NDArray[np.int64],
-    first_x: NDArray[np.int64],
-    weights_y: Floats,
-    weights_x: Floats,
-    out: Floats,
+    image: Floats, matrix: Floats, table: NDArray[np.float32], taps: int, out: Floats
 ) -> None:
-    """Sum an image under a separable kernel at each pixel of another; 0 beyond its border."""
+    """Sum an image under a separable kernel at each pixel of another; 0 beyond its border.
+
+    The matrix takes offsets (x, y) from the centre of the result to those in the image; the table
+    (phase, tap) is linear between phases.
+    """
     height, width = image.shape
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
+    size, phases = out.shape[0], table.shape[0] - 1
+    weights = np.empty((2, taps))
+    first = np.empty(2, np.int64)
+    for i in range(size):
+        for j in range(size):
+            y, x = np.float64(i - size // 2), np.float64(j - size // 2)
+            for axis in range(2):
+                center = (width if axis == 0 else height) // 2
+                place = matrix[axis, 0] * x + matrix[axis, 1] * y + center
+                whole = math.floor(place)
+                phase = (place - whole) * phases
+                row = min(int(phase), phases - 1)
+                share = phase - row
+                for tap in range(taps):
+                    low, high = np.float64(table[row, tap]), np.float64(table[row + 1, tap])
+                    weights[axis, tap] = low + share * (high - low)
+                first[axis] = int(whole) - taps // 2 + 1
             total = 0.0
-            for k in range(weights_y.shape[2]):
-                y = first_y[i, j] + k
-                if y < 0 or y >= height:
-                    continue
+            for k in range(max(0, -first[1]), min(taps, height - first[1])):
                 line = 0.0
-                for m in range(weights_x.shape[2]):
-                    x = first_x[i, j] + m
-                    if 0 <= x < width:
-                        line += weights_x[i, j, m] * image[y, x]
-                total += weights_y[i, j, k] * line
+                for m in range(max(0, -first[0]), min(taps, width - first[0])):
+                    line += weights[0, m] * image[first[1] + k, first[0] + m]
+                total += weights[1, k] * line
             out[i, j] = total

@@ -5,6 +5,7 @@ Where there is no data the image is NaN, the variance infinite and the mask NO_D
 conserved: a source has the same sum of pixels before and after. No function changes its input.
 """
 
+from skyloom.algorithms.psf.matching import match_psf
 from skyloom.algorithms.warp.exposure import warp_exposure
 from skyloom.algorithms.warp.noise import noise_seed, variance_of_sum, warp_noise_covariance
 from skyloom.algorithms.warp.parameters import WarpParameters
@@ -15,6 +16,7 @@ __all__ = [
     "PixelsOnSky",
     "WarpParameters",
     "kernel_weights",
+    "match_psf",
     "noise_seed",
     "sky_pixels",
     "variance_of_sum",
