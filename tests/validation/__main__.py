@@ -24,6 +24,7 @@ TOPICS = {
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
     "detrend": "Detrended frames against the light that fell",
+    "psf": "Point-spread functions: coadds, matched images, noise",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
     "covariances": "Measured covariances of other sensors",
