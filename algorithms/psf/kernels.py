@@ -135,7 +135,7 @@ def matching_kernel(
 
     Notes
     -----
-    K = T S* / (|S|^2 + r^2) in each cell, on images 12 target widths wide; polynomials of
+    ``K = T S* / (|S|^2 + r^2)`` in each cell, on images 12 target widths wide; polynomials of
     position are fitted to the kernels, whose principal components are kept. Kernels are as small
     as ``kernel_tolerance`` allows.
 
