@@ -25,8 +25,8 @@ SUM_TOLERANCE: Final = 9e-5  # of a kernel that is cut
 def fourier_kernels(images: Floats, target: Floats, size: int, regularization: float) -> Floats:
     """Return the kernels that take images to a target, on odd sides of a size.
 
-    ``K = T S* / (|S|^2 + regularization^2)``, S and T the transforms of image and target, each with a
-    sum of 1: what the image doesn't hold is not made up.
+    ``K = T S* / (|S|^2 + regularization^2)``, S and T the transforms of image and target, each
+    with a sum of 1: what the image doesn't hold is not made up.
 
     Examples
     --------
