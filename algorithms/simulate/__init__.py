@@ -25,6 +25,7 @@ from skyloom.algorithms.simulate.night_truth import Defect, night_truth, sky_pat
 from skyloom.algorithms.simulate.parameters import FrameParameters, TruthParameters
 from skyloom.algorithms.simulate.scene import night_scene, sky_scene
 from skyloom.algorithms.simulate.truth import TYPICAL_A, flat_truth
+from skyloom.algorithms.simulate.visits import SimulatedVisits, VisitParameters, simulate_visits
 
 __all__ = [
     "TYPICAL_A",
@@ -34,7 +35,9 @@ __all__ = [
     "NightParameters",
     "PlanParameters",
     "SceneParameters",
+    "SimulatedVisits",
     "TruthParameters",
+    "VisitParameters",
     "amplifier_grid",
     "correlated_field",
     "exposure_plane",
@@ -51,6 +54,7 @@ __all__ = [
     "simulate_flats",
     "simulate_night",
     "simulate_night_exposure",
+    "simulate_visits",
     "sky_pattern",
     "sky_scene",
 ]
