@@ -37,6 +37,7 @@ JUST_ABOVE = 1.0 + 1e-9  # a fraction of equal weights doesn't exceed itself by 
 NAN = math.nan
 INFINITY = math.inf
 ZERO = np.float32(0.0)
+LARGEST_SINGLE = float(np.finfo(np.float32).max)
 
 Plane = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -127,8 +128,12 @@ def coadd_pixels(
     planes: Planes,
     counted: NDArray[np.int16],
     weight_sum: Plane,
+    centers: Plane,
+    half_widths: Plane,
 ) -> None:
     """Write the mean of every pixel over the warps, with variance, planes, number and weight.
+
+    Also written are center and half width of the interval of the values used.
 
     ``factors`` multiply the values of a warp. ``bits`` hold the planes that leave a value out and
     those that are told, see the constants; ``watched`` are planes that are also told where the
@@ -216,6 +221,8 @@ def coadd_pixels(
             image[p], variance[p], planes[p] = settled(value, error, told, propagate, bits)
             counted[p] = np.int16(count[i])
             weight_sum[p] = np.float32(weight)
+            centers[p] = np.float32(center[i])
+            half_widths[p] = np.float32(min(half_width[i], LARGEST_SINGLE))
 
 
 @compiled

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd.coadd_kernels import coadd_pixels
-from skyloom.algorithms.coadd.inputs import Planes, Warps, planes_of, warps_of
+from skyloom.algorithms.coadd.inputs import Planes, Warps, masked, own_mask, warps_of
 from skyloom.algorithms.coadd.parameters import CoaddParameters, Statistic
 from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
 from skyloom.algorithms.coadd.weights import mean_variance, status_of
@@ -21,7 +21,7 @@ from skyloom.algorithms.sorting_network import comparisons
 from skyloom.algorithms.stack_arrays import limits_of
 from skyloom.algorithms.stack_kernels import rank_tables
 
-__all__ = ["NANOJANSKY_ZERO_POINT", "coadd", "zero_point_scale"]
+__all__ = ["NANOJANSKY_ZERO_POINT", "apply_artifacts", "coadd", "zero_point_scale"]
 
 NANOJANSKY_ZERO_POINT = 31.4
 """AB magnitude of 1 nJy."""
@@ -60,6 +60,7 @@ def coadd(
     statistic: Statistic | None = None,
     weights: Numbers | None = None,
     zero_points: Numbers | None = None,
+    artifacts: xr.DataArray | None = None,
     parameters: CoaddParameters | None = None,
 ) -> xr.Dataset:
     r"""Return the mean of the warps of a patch, with its variance and planes.
@@ -90,6 +91,9 @@ def coadd(
         0 leaves a warp out.
     zero_points : DataArray or sequence over ``visit``, AB magnitude of 1 unit, optional
         The warps are scaled to nJy by them; without them they must be on one scale already.
+    artifacts : DataArray (visit, y, x), integer, optional
+        ``artifact_mask`` of `find_artifacts`: the masks of the warps are read with these planes,
+        as `apply_artifacts` puts them there. CLIPPED is bad then, and EDGE is not.
     parameters : CoaddParameters, optional
 
     Returns
@@ -145,17 +149,138 @@ def coadd(
     parameters = parameters or CoaddParameters()
     if statistic is not None:
         parameters = CoaddParameters(**(parameters.model_dump() | {"statistic": statistic}))
-    rules = rules_of(parameters)
-    given = _labels(warps)
     ordered = warps_of(warps)
-    scales, units = scales_of(zero_points, ordered, given)
-    columns = weigh(ordered, weights, scales, given, parameters)
-    used = usable(ordered, columns)
-    planes = _tile_by_tile(
-        ordered.keep(used), columns["weight"][used], scales[used], rules, parameters
+    if artifacts is not None:
+        ordered = ordered._replace(artifacts=artifacts_of(artifacts, ordered))
+        parameters = rejecting(parameters)
+    made, _ = _coadd(ordered, _labels(warps), weights, zero_points, parameters)
+    return made
+
+
+def rejecting(parameters: CoaddParameters) -> CoaddParameters:
+    """Return parameters by which CLIPPED is bad and EDGE is not.
+
+    Examples
+    --------
+    >>> rejecting(CoaddParameters()).bad_planes
+    ('NO_DATA', 'BAD', 'SAT', 'CLIPPED')
+    """
+    kept = [name for name in parameters.bad_planes if name not in ("EDGE", "CLIPPED")]
+    return parameters.model_copy(update={"bad_planes": (*kept, "CLIPPED")})
+
+
+def coadd_with_intervals(
+    warps: xr.Dataset | Sequence[xr.Dataset],
+    *,
+    weights: Numbers | None = None,
+    parameters: CoaddParameters,
+) -> xr.Dataset:
+    """Return a coadd with ``center`` and ``half_width`` of the interval of the values used."""
+    ordered = warps_of(warps)
+    made, planes = _coadd(ordered, _labels(warps), weights, None, parameters)
+    attrs = {"units": ordered.units}
+    return made.assign(
+        {name: ((v.Y, v.X), planes[name], attrs) for name in ("center", "half_width")}
     )
-    table = inputs_table(ordered, columns, units)
-    return coadd_dataset(planes, ordered.shape, table, units, ordered.coords, ordered.attrs)
+
+
+def _coadd(
+    warps: Warps,
+    given: Sequence[Any],
+    weights: Numbers | None,
+    zero_points: Numbers | None,
+    parameters: CoaddParameters,
+) -> tuple[xr.Dataset, Columns]:
+    """Return a coadd, and all its planes as arrays."""
+    rules = rules_of(parameters)
+    scales, units = scales_of(zero_points, warps, given)
+    columns = weigh(warps, weights, scales, given, parameters)
+    used = usable(warps, columns)
+    planes = _tile_by_tile(
+        warps.keep(used), columns["weight"][used], scales[used], rules, parameters
+    )
+    table = inputs_table(warps, columns, units)
+    made = coadd_dataset(planes, warps.shape, table, units, warps.coords, warps.attrs)
+    return made, planes
+
+
+def artifacts_of(artifacts: xr.DataArray, warps: Warps) -> tuple[xr.DataArray, ...]:
+    """Return the planes of artifacts of each warp, by visit.
+
+    Raises
+    ------
+    KeyError
+        If a visit has none.
+    GeometryError
+        If the shape is not that of the warps.
+    """
+    if v.VISIT not in artifacts.coords:
+        raise KeyError("artifacts need a coordinate visit that names their visits")
+    missing = sorted(set(warps.visits.tolist()) - set(artifacts[v.VISIT].values.tolist()))
+    if missing:
+        raise KeyError(f"artifacts lack visits {missing}")
+    if (artifacts.sizes.get(v.Y), artifacts.sizes.get(v.X)) != warps.shape:
+        raise GeometryError(
+            f"artifacts have shape {dict(artifacts.sizes)}, the warps {warps.shape}"
+        )
+    ordered = artifacts.transpose(v.VISIT, v.Y, v.X)
+    return tuple(ordered.sel({v.VISIT: visit}) for visit in warps.visits)
+
+
+def apply_artifacts(warp: xr.Dataset, artifacts: xr.DataArray) -> xr.Dataset:
+    """Return warps whose masks have the planes of artifacts.
+
+    Parameters
+    ----------
+    warp : Dataset, (y, x) or (visit, y, x)
+        With the coordinate ``visit``. May be lazy; the new mask then is.
+    artifacts : DataArray, (visit, y, x), integer
+        ``artifact_mask`` of `find_artifacts`.
+
+    Returns
+    -------
+    Dataset
+        As ``warp``, with a new ``mask`` in skyloom's own legend: CLIPPED, EDGE and NO_DATA of the
+        artifacts; its own EDGE is gone, and where there is no data all that would tell of a
+        rejection.
+
+    Raises
+    ------
+    KeyError
+        If a visit has no artifacts.
+    GeometryError
+        If shapes differ.
+
+    Examples
+    --------
+    >>> warp = xr.Dataset(
+    ...     {"image": (("y", "x"), np.ones((1, 3)))}, coords={"visit": 7}
+    ... )
+    >>> planes = np.array([[[0, 512, 256]]], "int32")
+    >>> found = xr.DataArray(planes, dims=("visit", "y", "x"), coords={"visit": [7]})
+    >>> apply_artifacts(warp, found).mask.values.tolist()
+    [[0, 512, 256]]
+    """
+    visits = np.atleast_1d(warp[v.VISIT].values)
+    missing = sorted(set(visits.tolist()) - set(artifacts[v.VISIT].values.tolist()))
+    if missing:
+        raise KeyError(f"artifacts lack visits {missing}")
+    image = warp["image"]
+    found = artifacts.sel({v.VISIT: warp[v.VISIT]})
+    found = found.drop_vars([n for n in found.coords if n not in image.coords])
+    if any(found.sizes[dim] != image.sizes[dim] for dim in (v.Y, v.X)):
+        raise GeometryError(f"artifacts have shape {dict(found.sizes)}, warps {dict(image.sizes)}")
+    mask = warp[v.MASK] if v.MASK in warp else xr.zeros_like(image, np.int32)
+    attributes = dict(mask.attrs) if v.MASK in warp else {}
+    new = xr.apply_ufunc(
+        lambda plane, artifact: masked(own_mask(plane, attributes), artifact.astype(np.int32)),
+        mask,
+        found.variable,
+        dask="parallelized",
+        output_dtypes=[np.int32],
+        keep_attrs=False,
+    )
+    return warp.assign({v.MASK: new.transpose(*image.dims).assign_attrs(v.mask_attributes())})
 
 
 def _labels(warps: xr.Dataset | Sequence[xr.Dataset]) -> list[Any]:
@@ -210,7 +335,8 @@ def weigh(
     mean, count = np.empty(size), np.empty(size, np.int64)
     dropped = rules_of(parameters).dropped
     for index in range(size):
-        mean[index], count[index] = _variance_of(warps.one(index), dropped, parameters)
+        image, mask, variance = warps.read_one(index)
+        mean[index], count[index] = mean_variance(image, mask & ~dropped, variance, parameters)
     mean *= scales**2
     status = status_of(mean, count)
     if chosen is None:
@@ -227,13 +353,6 @@ def weigh(
         "good_count": count,
         "status": status,
     }
-
-
-def _variance_of(
-    warp: xr.Dataset, dropped: np.int32, parameters: CoaddParameters
-) -> tuple[float, int]:
-    image, mask, variance = planes_of(warp)
-    return mean_variance(image, mask & ~dropped, variance, parameters)
 
 
 def usable(warps: Warps, columns: Columns) -> NDArray[np.bool_]:
@@ -266,6 +385,7 @@ def _tile_by_tile(
     height, width = warps.shape
     kinds: dict[str, Any] = {"image": np.float32, "variance": np.float32, v.MASK: np.int32}
     kinds |= {"n_image": np.int16, "weight_sum": np.float32}
+    kinds |= {"center": np.float32, "half_width": np.float32}
     planes = {name: np.empty((height, width), kind) for name, kind in kinds.items()}
     for place in warps.places():
         read = warps.read(place)

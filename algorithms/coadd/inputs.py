@@ -35,6 +35,7 @@ __all__ = [
 BAND = "band"
 FRAME = ("box", "wcs")
 PLANES = ("image", v.MASK, "variance")
+TOLD_OF_REJECTION = ("BAD", "SAT", "EDGE", "CLIPPED", "SUSPECT", "NO_DATA")
 Place = dict[Hashable, slice]
 
 
@@ -51,7 +52,7 @@ class Warps(NamedTuple):
 
     ``data`` are datasets (y, x), or one (visit, y, x) if ``stacked``; ``visits`` their labels;
     ``about`` the coordinates that each has a value of, over ``visit``; ``coords`` and ``attrs``
-    what is the same for all.
+    what is the same for all; ``artifacts`` the planes (y, x) that each gets when it is read.
     """
 
     data: tuple[xr.Dataset, ...]
@@ -60,6 +61,7 @@ class Warps(NamedTuple):
     about: xr.Dataset
     coords: dict[Hashable, xr.DataArray]
     attrs: dict[str, Any]
+    artifacts: tuple[xr.DataArray, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,7 +88,26 @@ class Warps(NamedTuple):
             else tuple(self.data[i] for i in places)
         )
         about = self.about.isel({v.VISIT: places})
-        return self._replace(data=data, visits=self.visits[places], about=about)
+        artifacts = tuple(self.artifacts[i] for i in places) if self.artifacts else ()
+        return self._replace(
+            data=data, visits=self.visits[places], about=about, artifacts=artifacts
+        )
+
+    def read_one(self, index: int) -> Planes:
+        """Return the whole of one warp."""
+        height, width = self.shape
+        return self._read_one(index, {v.Y: slice(0, height), v.X: slice(0, width)})
+
+    def _read_one(self, index: int, place: Place) -> Planes:
+        read = planes_of(self.one(index).isel(place))
+        return self._masked(read, self.artifacts[index : index + 1], place)
+
+    def _masked(self, read: Planes, artifacts: tuple[xr.DataArray, ...], place: Place) -> Planes:
+        if not artifacts:
+            return read
+        found = np.stack([artifact.isel(place).values.ravel() for artifact in artifacts])
+        mask = read.mask if read.mask.size else np.zeros(read.image.shape, np.int32)
+        return read._replace(mask=masked(mask, found))
 
     def places(self) -> Iterator[Place]:
         """Yield tile after tile; all at once where the kernels take what lies in memory."""
@@ -99,8 +120,8 @@ class Warps(NamedTuple):
     def read(self, place: Place) -> Planes:
         """Return a tile of all warps."""
         if self.stacked:
-            return planes_of(self.data[0].isel(place))
-        read = [planes_of(data.isel(place)) for data in self.data]
+            return self._masked(planes_of(self.data[0].isel(place)), self.artifacts, place)
+        read = [self._read_one(i, place) for i in range(len(self.data))]
         masked = any(planes.mask.size for planes in read)
         blank = np.zeros(read[0].image.shape, np.int32)
         return Planes(
@@ -110,6 +131,17 @@ class Warps(NamedTuple):
             else read[0].mask,
             np.concatenate([planes.variance for planes in read]),
         )
+
+
+def masked(mask: NDArray[np.int32], artifacts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return a mask with the planes of `artifact_mask`, which then alone say where an edge is.
+
+    A pixel without data loses the planes that would tell of a rejection.
+    """
+    told = np.int32(v.plane_bits(TOLD_OF_REJECTION))
+    empty = (artifacts & np.int32(v.MASK_PLANES["NO_DATA"])) != 0
+    kept = mask & ~np.where(empty, told, np.int32(v.MASK_PLANES["EDGE"]))
+    return np.asarray(kept | artifacts, np.int32)
 
 
 def planes_of(data: xr.Dataset) -> Planes:

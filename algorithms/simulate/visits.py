@@ -21,6 +21,7 @@ from skyloom.algorithms.tangent_plane import TangentPlane
 __all__ = ["SimulatedVisits", "VisitParameters", "simulate_visits"]
 
 Floats = NDArray[np.float64]
+FWHM = float(np.sqrt(8.0 * np.log(2.0)))  # of a Gaussian with a sigma of 1
 REACH = 5.0  # widths of a Gaussian that stamps and kernels extend to
 
 
@@ -78,9 +79,10 @@ class VisitParameters(Parameters):
 class SimulatedVisits(NamedTuple):
     """Warps and their matched copies, (visit, y, x), and the truth.
 
-    ``truth`` has ``x``, ``y`` (pixel of the arrays) and ``flux`` (visit, source; nJy), ``kind`` of
-    each source (star, variable, transient), ``sky`` (y, x; the constant part, at the PSF of the
-    matched copies), and ``artifact`` (visit, y, x), the pixels that a satellite or cosmic ray hit.
+    ``truth`` has ``source_x``, ``source_y`` (pixel of the arrays) and ``flux`` (visit, source;
+    nJy), ``kind`` of each source (star, variable, transient), ``sky`` (y, x; the constant part, at
+    the PSF of the matched copies), and ``artifact`` (visit, y, x), the pixels that a satellite or
+    cosmic ray hit.
     """
 
     warps: xr.Dataset
@@ -104,7 +106,8 @@ def simulate_visits(
     SimulatedVisits
         Datasets in nJy with ``image``, ``variance`` and ``mask`` (DETECTED above the background
         plus 5 standard deviations), coordinates ``visit``, ``band``, ``mjd``, ``exposure_time``
-        and ``psf_sigma`` (pixel), and the attributes ``box`` and ``wcs`` of warps.
+        and ``psf_sigma`` (pixel, of the visit), and the attributes ``box`` and ``wcs`` of warps;
+        the matched copies also have ``target_fwhm`` (pixel).
 
     Raises
     ------
@@ -132,7 +135,7 @@ def simulate_visits(
     variances, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
     hits = np.zeros(shape, bool)
     flux = sources["flux"].values
-    x, y = sources["x"].values, sources["y"].values
+    x, y = sources["source_x"].values, sources["source_y"].values
     for i in range(n):
         image = p.background + _stars(shape[1:], x, y, flux[i], sigma[i])
         extra = _artifacts(rng, p, i, sigma[i])
@@ -161,10 +164,10 @@ def simulate_visits(
         sky=((v.Y, v.X), sky.astype(np.float32), {"units": v.NANOJANSKY}),
         artifact=((v.VISIT, v.Y, v.X), hits),
     ).assign_coords({v.VISIT: coords[v.VISIT]})
-    common = coords | {"psf_sigma": (v.VISIT, np.full(n, p.matched_sigma))}
+    width = xr.DataArray(FWHM * p.matched_sigma, attrs={"units": v.PIXEL})
     return SimulatedVisits(
         _warps(images, variances, masks[0], coords, p),
-        _warps(matched, spread, masks[1], common, p),
+        _warps(matched, spread, masks[1], coords, p).assign(target_fwhm=width),
         truth,
     )
 
@@ -231,8 +234,8 @@ def _sources(rng: np.random.Generator, p: VisitParameters) -> xr.Dataset:
         kinds.append("transient")
     return xr.Dataset(
         {
-            "x": ("source", x, {"units": v.PIXEL}),
-            "y": ("source", y, {"units": v.PIXEL}),
+            "source_x": ("source", x, {"units": v.PIXEL}),
+            "source_y": ("source", y, {"units": v.PIXEL}),
             "flux": ((v.VISIT, "source"), flux, {"units": v.NANOJANSKY}),
             "kind": ("source", np.array(kinds, dtype="U9")),
         }
