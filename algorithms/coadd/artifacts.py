@@ -119,8 +119,8 @@ def decide_artifacts(
     mean = np.bincount(region, epochs[y, x], minlength=number) / np.maximum(size, 1)
     few = few_epochs(mean, parameters=parameters)
     k = epoch_count[y, x]
-    fraction = np.bincount(region, (k > 0) & (k <= few[region]), minlength=number)
-    fraction = fraction / np.maximum(size, 1)
+    seldom = np.bincount(region, (k > 0) & (k <= few[region]), minlength=number)
+    fraction = seldom / np.maximum(size, 1)
     sheltered = np.zeros(number, bool)
     if protected is not None:
         lowest = np.full(number, np.iinfo(np.int32).max)

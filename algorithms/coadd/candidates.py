@@ -222,7 +222,7 @@ def find_candidates(
         )
         found |= labels > 0
     found = grow(found, disk_reaches(int(parameters.growth * psf_sigma + 0.5)))
-    labels, number = label(found, structure=EVERYWHERE)
+    labels, number = regions_above(found, 0.5, 1)
     usable = (mask & unusable) == 0
     size = np.bincount(labels.ravel(), minlength=number + 1)
     left = np.bincount(labels[usable], minlength=number + 1)
