@@ -8,6 +8,7 @@ NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms.focal_plane import to_pixels
 
-__all__ = ["TangentPlane", "from_tangent_plane", "tangent_plane", "to_tangent_plane"]
+__all__ = [
+    "TangentPlane",
+    "from_tangent_plane",
+    "plane_of_header",
+    "tangent_plane",
+    "to_tangent_plane",
+]
 
 Floats = NDArray[np.float64]
 
@@ -142,6 +149,39 @@ def tangent_plane(
     x, y = to_pixels(transform, 0.0, 0.0)
     matrix = plate_scale / 3600.0 * sky @ transform[:, :2] + 0.0
     return TangentPlane(float(right_ascension), float(declination), float(x), float(y), matrix)
+
+
+def plane_of_header(header: Mapping[str, Any]) -> TangentPlane:
+    """Return the projection that FITS keys describe, those of `TangentPlane.header`.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing.
+    ValueError
+        If the projection is not a tangent plane in degrees.
+
+    Examples
+    --------
+    >>> plane = TangentPlane(10.0, -20.0, 4.0, 5.0, np.eye(2) / 3600)
+    >>> again = plane_of_header(plane.header())
+    >>> again.x, again.declination, bool((again.matrix == plane.matrix).all())
+    (4.0, -20.0, True)
+    """
+    for key, kind in (("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN")):
+        if header[key] != kind:
+            raise ValueError(f"{key} must be {kind}, got {header[key]!r}")
+    for key in ("CUNIT1", "CUNIT2"):
+        if header.get(key, "deg") != "deg":
+            raise ValueError(f"{key} must be deg, got {header[key]!r}")
+    matrix = np.array([[float(header[f"CD{i}_{j}"]) for j in (1, 2)] for i in (1, 2)])
+    return TangentPlane(
+        float(header["CRVAL1"]),
+        float(header["CRVAL2"]),
+        float(header["CRPIX1"]) - 1.0,
+        float(header["CRPIX2"]) - 1.0,
+        matrix,
+    )
 
 
 def to_tangent_plane(

@@ -32,6 +32,7 @@ FOCAL_Y: Final = "focal_y"
 FOCAL_X: Final = "focal_x"
 SAMPLE: Final = "sample"
 LAYER: Final = "layer"
+OBJECT: Final = "object"
 SOURCE_AMP: Final = "source_amp"
 KNOT: Final = "knot"
 DEFECT: Final = "defect"
@@ -98,6 +99,7 @@ MASK_PLANES: Final[Mapping[str, int]] = {
             "SENSOR_EDGE",
             "REJECTED",
             "INEXACT_PSF",
+            "BRIGHT_OBJECT",
         )
     )
 }

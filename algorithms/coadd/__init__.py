@@ -8,8 +8,10 @@ from skyloom.algorithms.coadd.artifacts import (
     few_epochs,
     find_artifacts,
 )
+from skyloom.algorithms.coadd.bright_objects import mask_bright_objects
 from skyloom.algorithms.coadd.candidates import find_candidates, static_sky
 from skyloom.algorithms.coadd.coadding import apply_artifacts, coadd, zero_point_scale
+from skyloom.algorithms.coadd.filling import fill_no_data
 from skyloom.algorithms.coadd.parameters import CoaddParameters
 from skyloom.algorithms.coadd.protection import protect_sources
 from skyloom.algorithms.coadd.running import accumulate, finish_coadd, merge_accumulated
@@ -25,9 +27,11 @@ __all__ = [
     "count_epochs",
     "decide_artifacts",
     "few_epochs",
+    "fill_no_data",
     "find_artifacts",
     "find_candidates",
     "finish_coadd",
+    "mask_bright_objects",
     "merge_accumulated",
     "protect_sources",
     "static_sky",
