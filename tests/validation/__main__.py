@@ -23,6 +23,7 @@ TOPICS = {
     "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
+    "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
     "detrend": "Detrended frames against the light that fell",
     "psf": "Point-spread functions: coadds, matched images, noise",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",

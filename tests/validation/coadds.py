@@ -1,0 +1,290 @@
+"""Coadds and rejected artifacts: real visits beside a published stack, simulated ones, peers.
+
+SWarp is a program of its own (in Debian, ``apt install swarp``); without it its row says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+from numpy.typing import NDArray
+from scipy.ndimage import label
+from scipy.signal import fftconvolve
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.coadd import (
+    CoaddParameters,
+    accumulate,
+    coadd,
+    find_artifacts,
+    finish_coadd,
+    merge_accumulated,
+)
+from skyloom.algorithms.psf import rescale_variance
+from skyloom.algorithms.simulate import SimulatedVisits, VisitParameters, simulate_visits
+from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
+from tests.validation.rows import Row, at_most, between, within
+
+__all__ = ["measure", "write_for_swarp"]
+
+Floats = NDArray[np.float64]
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "decam-i-visits-obs04"
+VISITS = "abcde"
+OBJECTS = MaskObjectsParameters(smoothing=2.0, growth=6, background_bin=256)
+MARGIN = 20  # pixels along the border that kernels reach across
+
+
+def _real_visits(matched: bool) -> xr.Dataset:
+    """Return five DECam visits with the variance of their sky and read noise, in adu."""
+    warps = []
+    for number, name in enumerate(VISITS):
+        with fits.open(REAL / f"DEC-OBS04{name}.mini.fits") as file:
+            image, header = file[0].data.astype(np.float64), file[0].header
+        variance = header["AVSKY"] / header["GAIN"] + (header["RDNOISE"] / header["GAIN"]) ** 2
+        if matched and number:
+            kernel = fits.getdata(REAL / f"DEC-OBS04{name}.MatchKernel.fits").astype(np.float64)
+            image = fftconvolve(image, kernel, mode="same")
+            variance *= float((kernel**2).sum())
+        image = image[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
+        plane = (v.Y, v.X)
+        warp = xr.Dataset(
+            {
+                "image": (plane, image, {"units": v.ADU}),
+                "variance": (plane, np.full(image.shape, variance, np.float32)),
+                v.MASK: (plane, np.zeros(image.shape, np.int32), v.mask_attributes()),
+            },
+            coords={v.VISIT: number},
+        )
+        warp[v.MASK] = mask_objects(warp, parameters=OBJECTS)
+        warps.append(rescale_variance(warp))
+    return xr.concat(warps, dim=v.VISIT)
+
+
+def real() -> list[Row]:
+    """Return the rows of five real visits."""
+    upstream = fits.getdata(REAL / "Stack-DEC-OBS04.fits").astype(np.float64)
+    upstream = upstream[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    rows = []
+    for matched in (False, True):
+        visits = _real_visits(matched)
+        made = coadd(visits)
+        what = "five DECam visits" + (", PSFs matched" if matched else "")
+        alike = float(np.corrcoef(made["image"].values.ravel(), upstream.ravel())[0, 1])
+        rows.append(between(f"{what}: correlation with the upstream stack", alike, 0.997, np.inf))
+        deep = mask_objects(made[["image", "variance"]], parameters=OBJECTS)
+        sky = (deep.values & v.MASK_PLANES["DETECTED"]) == 0
+        quartiles = np.percentile(made["image"].values[sky], [25, 75])
+        noise = 0.741301 * float(quartiles[1] - quartiles[0])
+        expected = float(np.sqrt(np.median(made["variance"].values[sky])))
+        rows.append(
+            within(f"{what}: noise of the sky over that expected", noise / expected, 1, 0.05)
+        )
+    return rows
+
+
+def _events(seed: int) -> SimulatedVisits:
+    parameters = VisitParameters(
+        satellite=30.0,
+        cosmic_rays=5,
+        variable=0.3,
+        transients=(2, 5),
+        flux_range=2.0,
+        faintest=300.0,
+    )
+    return simulate_visits(np.random.default_rng(seed), parameters=parameters)
+
+
+def artifacts() -> list[Row]:
+    """Return the rows of artifacts in 40 sets of 10 visits, and of quiet ones."""
+    line, rays, kept, clipped = [], [], [], []
+    for seed in range(40):
+        made = _events(seed)
+        found = find_artifacts(made.matched)
+        mask = (found["artifact_mask"].values & v.MASK_PLANES["CLIPPED"]) != 0
+        hits = made.truth["artifact"].values
+        line.append(mask[0][hits[0]].mean())
+        rays.append(mask[1][hits[1]].mean())
+        for i in np.flatnonzero(made.truth["kind"].values != "star"):
+            y, x = (round(float(made.truth[f"source_{axis}"][i])) for axis in "yx")
+            seen = made.truth["flux"].values[:, i] > 0
+            # only visits that nothing else crosses there say what became of the source
+            free = ~hits[:, y - 9 : y + 10, x - 9 : x + 10].any(axis=(1, 2))
+            if seen.sum() == 2:
+                clipped.append(mask[seen, y, x].all())
+            else:
+                kept.append(not mask[free, y, x].any())
+    false = pixels = 0
+    for seed in range(100, 110):
+        quiet = simulate_visits(np.random.default_rng(seed))
+        found = find_artifacts(quiet.matched)
+        false += int(found["artifact_count"].sum())
+        pixels += found["artifact_mask"].size
+    what = "in 40 simulated sets of 10 visits"
+    return [
+        between(f"pixels of satellites clipped in their visit, {what}", min(line), 0.95, np.inf),
+        between(f"pixels of 100-sigma rays clipped, mean {what}", np.mean(rays), 0.95, np.inf),
+        Row(
+            f"variable stars and transients in 5 visits kept, {what}",
+            "all",
+            f"{sum(kept)} of {len(kept)}",
+            all(kept),
+        ),
+        Row(
+            f"transients in 2 visits clipped in both, {what}",
+            "all",
+            f"{sum(clipped)} of {len(clipped)}",
+            all(clipped),
+        ),
+        Row(f"false artifacts in {pixels / 1e6:.1f}e6 quiet pixels", "0", str(false), false == 0),
+    ]
+
+
+def small_numbers() -> list[Row]:
+    """Return the rows of artifacts in few visits."""
+    rows = []
+    for number in (1, 2, 3, 5):
+        hit = extra = total = 0
+        for seed in range(10):
+            few = VisitParameters(visits=max(number, 2), cosmic_rays=5, stars=10, sharpest=2.0)
+            made = simulate_visits(np.random.default_rng(seed), parameters=few)
+            chosen = slice(1, 2) if number == 1 else slice(0, number)
+            warps, matched = (each.isel(visit=chosen) for each in made[:2])
+            found = find_artifacts(matched, warps=warps)
+            mask = (found["artifact_mask"].values & v.MASK_PLANES["CLIPPED"]) != 0
+            truth = made.truth["artifact"].values[chosen]
+            hit += int(mask[truth].sum())
+            total += int(truth.sum())
+            for one, true in zip(mask, truth, strict=True):
+                labels, regions = label(one, structure=np.ones((3, 3)))
+                extra += regions - len(set(labels[true]) - {0})
+        what = f"{number} visit{'s' if number > 1 else ''}, 10 sets"
+        rows += [
+            between(f"100-sigma rays found, {what}", hit / total, 0.95, np.inf),
+            Row(f"regions clipped without a ray, {what}", "0", str(extra), extra == 0),
+        ]
+    return rows
+
+
+def depth() -> list[Row]:
+    """Return the rows of noise and significance, and of streaming."""
+    parameters = VisitParameters(noise_spread=0.4, height=601, width=601, bad_box=100)
+    made = simulate_visits(np.random.default_rng(1), parameters=parameters)
+    found = coadd(made.warps)
+    empty = np.abs(made.truth["sky"].values - parameters.background) < 0.02
+    rows = []
+    for name, warps in (("direct", made.warps), ("PSF-matched", made.matched)):
+        each = coadd(warps)
+        pulls = (each["image"].values - parameters.background)[empty]
+        pulls = pulls / np.sqrt(each["variance"].values[empty])
+        what = f"noise of a coadd of {name} warps over that of its variance"
+        rows.append(within(what, float(pulls.std()), 1.0, 0.03))
+    s = made.warps["variance"].values.astype(np.float64)
+    good = (made.warps[v.MASK].values & v.MASK_PLANES["BAD"]) == 0
+    best = np.sqrt((good / s).sum(axis=0))
+    gained = 1.0 / np.sqrt(found["variance"].values)
+    rows.append(
+        within(
+            "significance of stars over that of all visits", float((gained / best).mean()), 1, 0.02
+        )
+    )
+    parts = [accumulate([made.warps.isel(visit=i)]) for i in range(10)]
+    while len(parts) > 1:
+        merged = [merge_accumulated(*parts[i : i + 2]) for i in range(0, len(parts) - 1, 2)]
+        parts = merged + parts[2 * len(merged) :]
+    added = finish_coadd(parts[0])
+    for name in ("image", "variance"):
+        apart = float(np.abs(added[name].values / found[name].values - 1.0).max())
+        rows.append(
+            at_most(f"a tree of merged sums less all at once, {name}, relative", apart, 1e-6)
+        )
+    equal = bool((added[v.MASK].values == found[v.MASK].values).all())
+    rows.append(Row("the same, mask", "equal", "equal" if equal else "differs", equal))
+    return rows
+
+
+def write_for_swarp(
+    folder: Path, images: NDArray[np.float32], weights: NDArray[np.float32]
+) -> list[str]:
+    """Write images and weight maps, and return the command that averages them with SWarp."""
+    program = shutil.which("SWarp") or shutil.which("swarp")
+    if program is None:
+        return []
+    header = fits.Header()
+    for axis, kind in ((1, "RA---TAN"), (2, "DEC--TAN")):
+        header[f"CTYPE{axis}"] = kind
+        header[f"CRPIX{axis}"] = images.shape[3 - axis] / 2 + 0.5
+        header[f"CRVAL{axis}"] = 0.0
+        header[f"CDELT{axis}"] = -1e-4 if axis == 1 else 1e-4
+    names = []
+    for i, (image, weight) in enumerate(zip(images, weights, strict=True)):
+        names.append(f"w{i:03d}.fits")
+        fits.PrimaryHDU(image, header).writeto(folder / names[-1])
+        fits.PrimaryHDU(weight, header).writeto(folder / f"w{i:03d}.weight.fits")
+    options = {
+        "RESAMPLE": "N",
+        "SUBTRACT_BACK": "N",
+        "WEIGHT_TYPE": "MAP_WEIGHT",
+        "RESCALE_WEIGHTS": "N",
+        "FSCALASTRO_TYPE": "NONE",
+        "IMAGEOUT_NAME": "out.fits",
+        "WEIGHTOUT_NAME": "out.weight.fits",
+        "MEM_MAX": "4000",
+        "COMBINE_BUFSIZE": "4000",
+        "NTHREADS": "1",
+        "WRITE_XML": "N",
+        "VERBOSE_TYPE": "QUIET",
+    }
+    command = [program, *names]
+    for key, value in options.items():
+        command += [f"-{key}", value]
+    return command
+
+
+def peers() -> list[Row]:
+    """Return the row beside SWarp."""
+    rng = np.random.default_rng(2)
+    images = rng.normal(100.0, 10.0, (6, 200, 220)).astype(np.float32)
+    spread = np.linspace(50.0, 200.0, 6, dtype=np.float32)[:, None, None]
+    weights = np.broadcast_to(1.0 / spread, images.shape).copy()
+    holes = rng.random(images.shape) < 0.05
+    weights[holes] = 0.0
+    warps = xr.Dataset(
+        {
+            "image": ((v.VISIT, v.Y, v.X), images, {"units": v.ADU}),
+            "variance": ((v.VISIT, v.Y, v.X), np.broadcast_to(spread, images.shape).copy()),
+            v.MASK: (
+                (v.VISIT, v.Y, v.X),
+                np.where(holes, v.MASK_PLANES["BAD"], 0).astype(np.int32),
+                v.mask_attributes(),
+            ),
+        },
+        coords={v.VISIT: np.arange(6)},
+    )
+    made = coadd(warps, parameters=CoaddParameters())
+    with tempfile.TemporaryDirectory() as folder:
+        command = write_for_swarp(Path(folder), images, weights)
+        if not command:
+            return [Row("SWarp less ours", "≤ 1e-5", "SWarp is not installed", False)]
+        subprocess.run(
+            [*command, "-COMBINE_TYPE", "WEIGHTED"], cwd=folder, check=True, capture_output=True
+        )
+        theirs = fits.getdata(Path(folder) / "out.fits").astype(np.float64)
+        weight = fits.getdata(Path(folder) / "out.weight.fits").astype(np.float64)
+    some = weight > 0
+    apart = np.abs(theirs / made["image"].values - 1.0)[some]
+    error = np.abs(weight * made["variance"].values - 1.0)[some]
+    return [
+        at_most("weighted mean less SWarp's, relative", float(apart.max()), 1e-5),
+        at_most("inverse variance less SWarp's weight, relative", float(error.max()), 1e-5),
+    ]
+
+
+def measure() -> list[Row]:
+    """Return all rows."""
+    return [*real(), *artifacts(), *small_numbers(), *depth(), *peers()]
