@@ -17,6 +17,12 @@ class ArtifactParameters(Parameters):
     sky_clip: float = Field(
         2.5, gt=0, description="clip of the static sky, a clipped mean, standard deviations"
     )
+    sky_noise_clip: float | None = Field(
+        5.0,
+        gt=0,
+        description="what its first pass is limited to, standard deviations of the warps; without "
+        "it two visits in seven hide in the scatter they make, one in three sometimes",
+    )
     sky_iterations: int = Field(3, ge=1, le=20, description="passes of the same")
     threshold: float = Field(
         7.5, gt=0, description="what is a candidate, standard deviations of the difference"

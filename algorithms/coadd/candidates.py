@@ -77,6 +77,7 @@ def static_sky(
         parameters=CoaddParameters(
             statistic="clipped_mean",
             clip=parameters.sky_clip,
+            noise_clip=parameters.sky_noise_clip,
             iterations=parameters.sky_iterations,
             bad_planes=("NO_DATA",),
             propagated={},

@@ -122,7 +122,7 @@ def coadd_pixels(
     pairs: NDArray[np.int64],
     ranks: NDArray[np.int64],
     fractions: Doubles,
-    options: tuple[bool, float, int, bool],
+    options: tuple[bool, float, int, bool, float],
     image: Plane,
     variance: Plane,
     planes: Planes,
@@ -138,9 +138,11 @@ def coadd_pixels(
     ``factors`` multiply the values of a warp. ``bits`` hold the planes that leave a value out and
     those that are told, see the constants; ``watched`` are planes that are also told where the
     weight left out exceeds ``fractions_of_weight`` of it. ``options``: whether to clip, clip,
-    passes, variance from the inputs. Absent masks have no pixels; planes come in as 0.
+    passes, variance from the inputs, and what limits the half width of the first pass, in standard
+    deviations of the warps (infinity for nothing). Absent masks have no pixels; planes come in as
+    0.
     """
-    clipping, clip, iterations, propagate = options
+    clipping, clip, iterations, propagate, noise_clip = options
     n, size = images.shape
     grouped = (n + GROUP - 1) // GROUP * GROUP
     rows = np.full((grouped, TILE), largest[1], np.float32)
@@ -153,6 +155,7 @@ def coadd_pixels(
     iqr, center, half_width = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     mean, spread, propagated = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     sums, rejected = np.empty((5, TILE)), np.empty(TILE)
+    everywhere = np.full(TILE, LARGEST)
     for start in range(0, size, TILE):
         stop = min(start + TILE, size)
         here = planes[start:stop]
@@ -172,6 +175,20 @@ def coadd_pixels(
             for i in range(TILE):
                 width = clip * QUARTILE_TO_SIGMA * iqr[i]
                 half_width[i] = LARGEST if width > LARGEST else width
+            if noise_clip < LARGEST:
+                propagated[:] = 0.0
+                for k in range(n):
+                    add_variances(
+                        rows[k],
+                        variances[k, start:stop],
+                        factors[k] * factors[k],
+                        center,
+                        everywhere,
+                        propagated,
+                    )
+                for i in range(TILE):
+                    width = noise_clip * math.sqrt(propagated[i] / max(count[i], 1))
+                    half_width[i] = width if width < half_width[i] else half_width[i]
         else:
             first_values(rows[:n], center)
         for index in range(passes):

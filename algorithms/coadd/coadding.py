@@ -76,7 +76,8 @@ def coadd(
 
     The clipped mean first keeps the values within ``clip * 0.7413 IQR`` of their median, in later
     passes those within ``clip`` standard deviations of the mean of the pass before; every pass
-    tests all good values.
+    tests all good values. With ``noise_clip`` the first pass is no wider than that many times the
+    root of the mean variance.
 
     Parameters
     ----------
@@ -426,6 +427,7 @@ def _coadd_tile(
             parameters.clip,
             parameters.iterations,
             parameters.error == "input",
+            np.inf if parameters.noise_clip is None else parameters.noise_clip,
         ),
         *tile.values(),
     )

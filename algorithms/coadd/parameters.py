@@ -22,6 +22,13 @@ class CoaddParameters(Parameters):
     )
     clip: float = Field(3.0, gt=0, description="clip of the clipped mean, standard deviations")
     iterations: int = Field(2, ge=1, le=20, description="passes of the clipped mean")
+    noise_clip: float | None = Field(
+        None,
+        gt=0,
+        description="what limits the first pass of the clipped mean as well, standard deviations "
+        "that the variances of the warps give: a few outliers among a few values hide behind the "
+        "scatter they make",
+    )
     error: Literal["input", "scatter"] = Field(
         "input",
         description="variance from those of the warps, or from the scatter of their values (NaN "

@@ -131,20 +131,24 @@ def simulate_visits(
     hours = rng.uniform(-p.hour_range, p.hour_range, n)
     sources = _sources(rng, p)
     shape = (n, p.height, p.width)
+    # convolution reaches across the border, so there is more sky around
+    margin = int(REACH * p.matched_sigma) + 1
+    wide = (p.height + 2 * margin, p.width + 2 * margin)
+    inner = (slice(margin, -margin), slice(margin, -margin))
     images, matched = np.empty(shape, np.float32), np.empty(shape, np.float32)
     variances, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
     hits = np.zeros(shape, bool)
     flux = sources["flux"].values
-    x, y = sources["source_x"].values, sources["source_y"].values
+    x, y = (sources[f"source_{axis}"].values + margin for axis in "xy")
     for i in range(n):
-        image = p.background + _stars(shape[1:], x, y, flux[i], sigma[i])
-        extra = _artifacts(rng, p, i, sigma[i])
-        hits[i] = extra > p.noise
-        image += extra + noise[i] * rng.standard_normal(shape[1:])
+        image = p.background + _stars(wide, x, y, flux[i], sigma[i])
+        extra = _artifacts(rng, p, i, sigma[i], wide, margin)
+        hits[i] = extra[inner] > p.noise
+        image += extra + noise[i] * rng.standard_normal(wide)
         kernel = gaussian_taps(float(np.sqrt(p.matched_sigma**2 - sigma[i] ** 2)))
-        images[i], variances[i] = image, noise[i] ** 2
-        matched[i] = _convolved(image, kernel)
-        spread[i] = _convolved(np.full(shape[1:], noise[i] ** 2), kernel**2)
+        images[i], variances[i] = image[inner], noise[i] ** 2
+        matched[i] = _convolved(image, kernel)[inner]
+        spread[i] = noise[i] ** 2 * (kernel**2).sum() ** 2
     masks = [_detected(images, variances, p), _detected(matched, spread, p)]
     if p.bad_box:
         for mask in masks:
@@ -157,11 +161,9 @@ def simulate_visits(
         "psf_sigma": (v.VISIT, sigma),
     }
     constant = sources["kind"].values == "star"
-    sky = p.background + _stars(
-        shape[1:], x[constant], y[constant], flux[0, constant], p.matched_sigma
-    )
+    sky = p.background + _stars(wide, x[constant], y[constant], flux[0, constant], p.matched_sigma)
     truth = sources.assign(
-        sky=((v.Y, v.X), sky.astype(np.float32), {"units": v.NANOJANSKY}),
+        sky=((v.Y, v.X), sky[inner].astype(np.float32), {"units": v.NANOJANSKY}),
         artifact=((v.VISIT, v.Y, v.X), hits),
     ).assign_coords({v.VISIT: coords[v.VISIT]})
     width = xr.DataArray(FWHM * p.matched_sigma, attrs={"units": v.PIXEL})
@@ -249,17 +251,25 @@ def _stars(shape: tuple[int, ...], x: Floats, y: Floats, flux: Floats, sigma: fl
     return np.asarray((rows * (flux / (2.0 * np.pi * sigma**2))) @ columns.T)
 
 
-def _artifacts(rng: np.random.Generator, p: VisitParameters, visit: int, sigma: float) -> Floats:
+def _artifacts(
+    rng: np.random.Generator,
+    p: VisitParameters,
+    visit: int,
+    sigma: float,
+    shape: tuple[int, int],
+    margin: int,
+) -> Floats:
     """Return what only one visit shows: a satellite in the first, cosmic rays in the second."""
-    image = np.zeros((p.height, p.width))
+    image = np.zeros(shape)
     if visit == 0 and p.satellite:
         y, x = np.indices(image.shape)
         angle = rng.uniform(0.2, 1.3)
-        offset = (x - p.width / 2) * np.sin(angle) - (y - p.height / 2) * np.cos(angle)
+        offset = (x - shape[1] / 2) * np.sin(angle) - (y - shape[0] / 2) * np.cos(angle)
         image += p.satellite * p.noise * np.exp(-0.5 * (offset / sigma) ** 2)
     if visit == 1 and p.cosmic_rays:
-        rays = rng.choice(image.size, p.cosmic_rays, replace=False)
-        image.flat[rays] += p.ray_significance * p.noise
+        rays = rng.choice(p.height * p.width, p.cosmic_rays, replace=False)
+        y, x = np.unravel_index(rays, (p.height, p.width))
+        image[y + margin, x + margin] += p.ray_significance * p.noise
     return image
 
 
