@@ -69,6 +69,20 @@ def add_variances(
 
 
 @compiled
+def two_nearest(rows: Plane, center: Doubles, nearest: Doubles, second: Doubles) -> None:
+    """Write the distances of the nearest and second nearest value to the center."""
+    nearest[:] = INFINITY
+    second[:] = INFINITY
+    for k in range(rows.shape[0]):
+        row = rows[k]
+        for i in range(center.size):
+            distance = abs(np.float64(row[i]) - center[i])
+            further = distance if distance > nearest[i] else nearest[i]
+            nearest[i] = distance if distance < nearest[i] else nearest[i]
+            second[i] = further if further < second[i] else second[i]
+
+
+@compiled
 def add_rejected(
     row: Plane,
     mask: Planes,
@@ -186,8 +200,10 @@ def coadd_pixels(
                         everywhere,
                         propagated,
                     )
+                two_nearest(rows[:n], center, mean, spread)
                 for i in range(TILE):
                     width = noise_clip * math.sqrt(propagated[i] / max(count[i], 1))
+                    width = max(width, spread[i])  # what varies keeps two values at least
                     half_width[i] = width if width < half_width[i] else half_width[i]
         else:
             first_values(rows[:n], center)
