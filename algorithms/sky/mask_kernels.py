@@ -18,6 +18,7 @@ from skyloom.algorithms.compiled import compiled
 __all__: list[str] = []  # kernels for the modules of this room
 
 STRIP = 2048  # columns treated at a time
+STRETCH = 64  # pixels of a row that are likely to hold no object
 ZERO = np.float32(0.0)
 
 Plane = NDArray[np.float32]
@@ -237,3 +238,95 @@ def grow(chosen: Bytes, reaches: NDArray[np.int64]) -> Bytes:
             mark_within(row[d:], reaches[d], out[: width - d])
             mark_within(row[: width - d], reaches[d], out[d:])
     return grown
+
+
+@compiled
+def count_runs(detected: Bytes) -> int:
+    """Return the number of runs of pixels that are not 0 in the rows of an image."""
+    runs = 0
+    for y in range(detected.shape[0]):
+        here, before = detected[y, 1:], detected[y, : detected.shape[1] - 1]
+        runs += int(detected[y, 0] != 0)
+        starts = 0
+        for i in range(here.size):
+            starts += int((here[i] != 0) & (before[i] == 0))
+        runs += starts
+    return runs
+
+
+@compiled
+def find_runs(
+    row: Bytes, at: int, first: NDArray[np.int64], behind: NDArray[np.int64], peaks: Bytes
+) -> int:
+    """Write where the runs of a row begin and end, and whether a pixel of them is 2.
+
+    They are written from index ``at`` on; the index behind the last is returned.
+    """
+    inside = False
+    for start in range(0, row.size, STRETCH):
+        stretch = row[start : min(start + STRETCH, row.size)]
+        total = 0
+        for i in range(stretch.size):
+            total += int(stretch[i] != 0)
+        if total == 0 and not inside:  # as nearly everywhere
+            continue
+        for i in range(stretch.size):
+            value = stretch[i]
+            if value != 0:
+                if not inside:
+                    first[at], peaks[at] = start + i, 0
+                    inside = True
+                if value > 1:
+                    peaks[at] = 1
+            elif inside:
+                behind[at] = start + i
+                inside = False
+                at += 1
+    if inside:
+        behind[at] = row.size
+        at += 1
+    return at
+
+
+@compiled
+def root_of(parents: NDArray[np.int64], run: int) -> int:
+    """Return the run that stands for the region of a run, and shorten the way to it."""
+    while parents[run] != run:
+        parents[run] = parents[parents[run]]
+        run = parents[run]
+    return run
+
+
+@compiled
+def regions_with_peak(detected: Bytes) -> Bytes:
+    """Return 1 in the regions of pixels that are not 0 which hold a pixel of 2, else 0.
+
+    Pixels that touch at a corner are of one region.
+    """
+    height, width = detected.shape
+    chosen = np.zeros((height, width), np.uint8)
+    if width == 0:
+        return chosen
+    most = count_runs(detected)
+    first, behind = np.empty(most, np.int64), np.empty(most, np.int64)
+    peaks, parents = np.empty(most + 1, np.uint8), np.arange(most)
+    rows = np.empty(height + 1, np.int64)  # the first run of each row
+    rows[0] = 0
+    for y in range(height):
+        rows[y + 1] = find_runs(detected[y], rows[y], first, behind, peaks)
+        above, run = rows[y - 1] if y else 0, rows[y]
+        while above < rows[y] and run < rows[y + 1]:
+            if first[above] <= behind[run] and first[run] <= behind[above]:
+                a, b = root_of(parents, above), root_of(parents, run)
+                low, high = min(a, b), max(a, b)
+                parents[high] = low
+                peaks[low] |= peaks[high]
+            if behind[above] < behind[run]:
+                above += 1
+            else:
+                run += 1
+    for y in range(height):
+        for run in range(rows[y], rows[y + 1]):
+            if peaks[root_of(parents, run)]:
+                chosen[y, first[run] : behind[run]] = 1
+    return chosen

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import Box, bin_count, bin_edges, bin_image, render_grid
 from skyloom.algorithms.background.rendering import Rendering
 from skyloom.algorithms.errors import EmptyBackgroundWarning
 from skyloom.algorithms.pixel_arrays import native
-from skyloom.algorithms.sky.mask_kernels import grow, smooth, usable_pixels
+from skyloom.algorithms.sky.mask_kernels import grow, regions_with_peak, smooth, usable_pixels
 from skyloom.algorithms.sky.mask_parameters import ImputeObjectsParameters, MaskObjectsParameters
 from skyloom.algorithms.statistics import clipped_moments
 
@@ -256,21 +255,12 @@ def _mask_plane(
         if level is None:
             break
         smooth(image, level, usable, taps.astype(np.float32), limits, ratio, NO_LEVEL, detected)
-        grown = grow(_with_peak(detected) if peaks else detected, reaches)
+        grown = grow(regions_with_peak(detected) if peaks else detected, reaches)
     found: NDArray[np.int32] = mask & np.int32(~cleared)
     found |= grown * np.int32(bits["detected"])
     if border:
         found[edge] |= np.int32(bits["edge"])
     return found
-
-
-def _with_peak(detected: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return 1 in the connected regions of pixels >= 1 that hold a pixel of 2."""
-    labels, number = label(detected, structure=np.ones((3, 3)))
-    with_peak = np.zeros(number + 1, np.uint8)
-    with_peak[labels[detected == 2]] = 1
-    with_peak[0] = 0
-    return with_peak[labels]
 
 
 def gaussian_taps(sigma: float) -> Floats:

@@ -15,6 +15,7 @@ from skyloom.algorithms.sky import (
     impute_objects,
     mask_objects,
 )
+from skyloom.algorithms.sky.mask_kernels import regions_with_peak
 from skyloom.algorithms.statistics import clipped_moments
 
 DETECTED = v.plane_bits(["DETECTED"])
@@ -87,6 +88,18 @@ def test_the_mask_is_that_of_the_plain_procedure(peak):
     assert 0.1 < expected.mean() < 0.9
     assert same.mean() >= 0.999
     np.testing.assert_array_equal(found.values & ~DETECTED, mask)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (150, 1), (64, 64), (90, 131)])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.45, 1.0])
+def test_regions_with_a_peak_are_those_of_scipy(shape, density):
+    rng = np.random.default_rng(30)
+    detected = np.where(rng.random(shape) < density, 1 + (rng.random(shape) < 0.02), 0)
+    labels, _ = ndimage.label(detected, structure=np.ones((3, 3)))
+    expected = (detected > 0) & np.isin(labels, np.unique(labels[detected == 2]))
+    before = detected.astype(np.uint8)
+    np.testing.assert_array_equal(regions_with_peak(before), expected)
+    np.testing.assert_array_equal(before, detected)
 
 
 def test_objects_are_found_over_a_gradient_in_bins():
