@@ -178,10 +178,10 @@ def value_at_distance(coefficients: Floats, piece: int, u: float, value: Floats)
 def add_limits(
     x: Floats, count: int, beyond: int, reach: float, places: Floats, coefficients: Floats
 ) -> int:
-    """Let the end pieces reach so far beyond the knots, and add a constant or NaN behind each."""
-    for i in range(count, 0, -1):
-        places[0, i], places[1, i] = places[0, i - 1], places[1, i - 1]
-        coefficients[i] = coefficients[i - 1]
+    """Let the end pieces reach so far beyond the knots, and put a constant or NaN behind each.
+
+    The pieces are 1 to ``count``; 0 and ``count + 1`` are written.
+    """
     value = np.full(coefficients.shape[2], math.nan)
     first, last = x[0], x[x.size - 1]
     end = last + reach
@@ -224,21 +224,27 @@ def make_pieces(
         return 1
     if style <= CONSTANT_COMPAT:
         count = constant_pieces(x, y, style == CONSTANT_COMPAT, places, coefficients)
-        if beyond == MISSING:
-            return add_limits(x, count, beyond, reach, places, coefficients)
-        return count
+        if beyond != MISSING:
+            return count
+        for i in range(count, 0, -1):
+            places[0, i], places[1, i] = places[0, i - 1], places[1, i - 1]
+            coefficients[i] = coefficients[i - 1]
+        return add_limits(x, count, beyond, reach, places, coefficients)
+    limited = beyond not in (NEAREST, REFERENCE)
+    first = 1 if limited else 0
+    inner = coefficients[first:]
     if style == NATURAL_SPLINE:
-        natural_pieces(x, y, work, coefficients)
+        natural_pieces(x, y, work, inner)
     elif style == AKIMA:
-        akima_pieces(x, y, work, coefficients)
+        akima_pieces(x, y, work, inner)
     else:
-        linear_pieces(x, y, coefficients)
-    end_pieces(x, y, beyond, coefficients)
-    places[0, 0], places[1, 0] = -math.inf, x[0]
+        linear_pieces(x, y, inner)
+    end_pieces(x, y, beyond, inner)
+    places[0, first], places[1, first] = -math.inf, x[0]
     for i in range(n):
-        places[0, i + 1], places[1, i + 1] = x[i], x[i]
-    # the last knot starts the piece on its right; pieces 0 to n exist
-    if beyond not in (NEAREST, REFERENCE):
+        places[0, first + i + 1], places[1, first + i + 1] = x[i], x[i]
+    # the last knot starts the piece on its right; inner pieces 0 to n exist
+    if limited:
         return add_limits(x, n + 1, beyond, reach, places, coefficients)
     return n + 1
 

@@ -16,6 +16,7 @@ STRIP = 64  # rows of pixels that are treated together
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+Places = NDArray[np.uint64]
 
 
 @compiled
@@ -49,44 +50,19 @@ def column_pieces(
 
 
 @compiled
-def column_values(
-    places: Floats,
-    coefficients: Floats,
-    count: Counts,
-    start: int,
-    stop: int,
-    current: Counts,
-    values: Floats,
-) -> None:
-    """Evaluate each column at consecutive rows of pixels; ``current`` pieces move on with them."""
-    for column in range(count.size):
-        piece = current[column]
-        for y in range(start, stop):
-            position = np.float64(y)
-            while piece + 1 < count[column] and places[column, 0, piece + 1] <= position:
-                piece += 1
-            values[column, y - start] = value_at(
-                places[column, 1, piece], coefficients[column], piece, position
-            )
-        current[column] = piece
-
-
-@compiled
-def equally_finite(values: Floats) -> bool:
-    """Return whether each row of values is finite everywhere or nowhere."""
+def equally_finite(values: Floats, number: int) -> bool:
+    """Return whether the first values of each row are finite everywhere or nowhere."""
     for row in values:
         finite = 0
-        for value in row:
-            finite += int(math.isfinite(value))
-        if 0 < finite < row.size:
+        for i in range(number):
+            finite += int(row[i] - row[i] == 0.0)
+        if 0 < finite < number:
             return False
     return True
 
 
 @compiled
-def first_pixels(
-    places: Floats, count: int, origin: int, width: int, starts: NDArray[np.uint64]
-) -> None:
+def first_pixels(places: Floats, count: int, origin: int, width: int, starts: Places) -> None:
     """Write the first pixel at or beyond the start of each piece, and the width behind them."""
     starts[0] = 0
     for piece in range(1, count):
@@ -101,11 +77,48 @@ def first_pixels(
 
 
 @compiled
+def column_values(
+    places: Floats,
+    coefficients: Floats,
+    starts: Places,
+    count: Counts,
+    origin: int,
+    top: int,
+    number: int,
+    current: Counts,
+    values: Floats,
+) -> None:
+    """Evaluate each column at consecutive rows of pixels; ``current`` pieces move on with them.
+
+    The first of the rows is ``top`` behind the origin, ``values`` (column, row) may have room for
+    more; ``starts`` (column, piece) are those of `first_pixels`.
+    """
+    rows, first = np.uint64(number), np.uint64(top)
+    positions = np.arange(origin + top, origin + top + number).astype(np.float64)
+    for column in range(count.size):
+        piece = current[column]
+        out = values[column]
+        begin = np.uint64(0)
+        while begin < rows:
+            while starts[column, piece + 1] <= first + begin:
+                piece += 1
+            end = min(starts[column, piece + 1] - first, rows)
+            anchor = places[column, 1, piece]
+            a, b = coefficients[column, piece, 0, 0], coefficients[column, piece, 1, 0]
+            c, d = coefficients[column, piece, 2, 0], coefficients[column, piece, 3, 0]
+            for i in range(begin, end):
+                u = positions[i] - anchor
+                out[i] = a + u * (b + u * (c + u * d))
+            begin = end
+        current[column] = piece
+
+
+@compiled
 def render_row(
     anchors: Floats,
     coefficients: Floats,
     row: int,
-    starts: NDArray[np.uint64],
+    starts: Places,
     positions: Floats,
     out: NDArray[np.float32],
 ) -> None:
@@ -134,9 +147,12 @@ def render_strip(
     coefficients: Floats,
     out: NDArray[np.float32],
 ) -> bool:
-    """Interpolate rows whose values (knots, rows) lack the same knots; False if too few remain."""
-    n, rows = values.shape
-    x, y = np.empty(n), np.empty((n, rows))
+    """Interpolate rows whose values (knots, rows) lack the same knots; False if too few remain.
+
+    There may be more values than rows of pixels.
+    """
+    n, sets = values.shape
+    x, y = np.empty(n), np.empty((n, sets))
     kept = 0
     for i in range(n):
         if math.isfinite(values[i, 0]):
@@ -149,7 +165,7 @@ def render_strip(
     count = make_pieces(x[:kept], y[:kept], chosen, beyond, reach, work, places, coefficients)
     starts = np.empty(count + 1, np.uint64)
     first_pixels(places, count, int(positions[0]), positions.size, starts)
-    for row in range(rows):
+    for row in range(out.shape[0]):
         render_row(places[1], coefficients, row, starts, positions, out[row])
     return True
 
@@ -168,22 +184,32 @@ def render_rows_of(
     coefficients: Floats,
     out: NDArray[np.float32],
 ) -> bool:
-    """Interpolate up to STRIP rows of values (knots, rows) to pixels; False if strict and short."""
-    rows = values.shape[1]
-    step = rows if equally_finite(values) else 1
-    for row in range(0, rows, step):
+    """Interpolate up to STRIP rows of values (knots, rows) to pixels; False if strict and short.
+
+    There may be more values than rows of pixels: loops become vectors over whole arrays only.
+    """
+    rows = out.shape[0]
+    if equally_finite(values, rows):
+        return render_strip(
+            knots, values, style, strict, beyond, reach, positions, work, places, coefficients, out
+        )
+    n = knots.size
+    one, one_work = np.empty((n, 1)), np.empty((n + 3, 1))
+    one_coefficients = np.empty((coefficients.shape[0], 4, 1))
+    for row in range(rows):
+        one[:, 0] = values[:, row]
         if not render_strip(
             knots,
-            values[:, row : row + step],
+            one,
             style,
             strict,
             beyond,
             reach,
             positions,
-            work[:, :step],
+            one_work,
             places,
-            coefficients[:, :, :step],
-            out[row : row + step],
+            one_coefficients,
+            out[row : row + 1],
         ):
             return False
     return True
@@ -238,7 +264,7 @@ def render_rows(
     """
     n = knots.size
     height, width = out.shape
-    turned = np.empty((n, min(STRIP, height)))
+    turned = np.zeros((n, min(STRIP, height)))
     work = np.empty((n + 3, min(STRIP, height)))
     places = np.empty((2, n + EXTRA))
     coefficients = np.empty((n + EXTRA, 4, min(STRIP, height)))
@@ -249,7 +275,7 @@ def render_rows(
             turned[:, row] = values[top + row]
         if not render_rows_of(
             knots,
-            turned[:, :rows],
+            turned,
             style,
             strict,
             beyond,
@@ -297,19 +323,29 @@ def render(
         count,
     ):
         return False
-    values = np.empty((n, STRIP))
+    starts = np.empty((n, bins_y + EXTRA + 1), np.uint64)
+    for column in range(n):
+        first_pixels(column_places[column], count[column], corner[0], height, starts[column])
+    values = np.zeros((n, STRIP))
     work = np.empty((n + 3, STRIP))
     places, coefficients = np.empty((2, n + EXTRA)), np.empty((n + EXTRA, 4, STRIP))
     positions = np.arange(corner[1], corner[1] + width).astype(np.float64)
     for top in range(0, height, STRIP):
         rows = min(STRIP, height - top)
-        start = corner[0] + top
         column_values(
-            column_places, column_coefficients, count, start, start + rows, current, values
+            column_places,
+            column_coefficients,
+            starts,
+            count,
+            corner[0],
+            top,
+            rows,
+            current,
+            values,
         )
         if not render_rows_of(
             knots_x,
-            values[:, :rows],
+            values,
             styles[1],
             strict,
             beyond,
