@@ -29,6 +29,7 @@ from skyloom.storage.records import Record
 from skyloom.storage.schemas import raw_schema
 from skyloom.storage.store import Store, create_store
 
+ROOT = Path(__file__).resolve().parents[2]
 DETECTORS, PAIRS, WORKERS = 20, 50, 2
 WARM_UP = 0.2
 """Share of the blocks after which workers have imported and compiled all they need."""
@@ -196,12 +197,13 @@ def watch_run(folder: Path, detectors: int = DETECTORS, pairs: int = PAIRS) -> M
 
 
 EXTRACTION = """
-import resource, sys
+import sys
 import numpy as np
 import xarray as xr
 from skyloom.algorithms.photon_transfer.extraction import extract_detector
 from skyloom.algorithms.photon_transfer.parameters import ExtractParameters
 from skyloom.algorithms.simulate import amplifier_grid
+from tests.benchmarks.peak_memory import grown_bytes
 
 def raw(rows, seed):
     amplifiers = amplifier_grid("R0", (2, 8), (rows, 512), overscan=64, saturation=60000.0)
@@ -217,10 +219,11 @@ def raw(rows, seed):
 
 def extract(rows):
     (one, amplifiers), (two, _) = raw(rows, 1), raw(rows, 2)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pair = extract_detector(one, two, amplifiers, parameters=parameters)
+    grown, pair = grown_bytes(
+        lambda: extract_detector(one, two, amplifiers, parameters=parameters)
+    )
     assert (pair["pair_status"] == 0).all(), pair["pair_status"].values
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), one["image"].size
+    return grown, one["image"].size
 
 parameters = ExtractParameters(region=sys.argv[1])
 extract(300)
@@ -239,7 +242,8 @@ def images_of_extraction(region: str) -> float:
         Whether amplifiers are measured one by one, or the detector as a whole.
     """
     command = [sys.executable, "-c", EXTRACTION, region]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def draw(memory: Memory, path: Path) -> Path:

@@ -23,17 +23,18 @@ from skyloom.flows.step import Step
 from skyloom.storage.dataset_schema import ProductSchema, Variable
 from skyloom.storage.store import Store, create_store
 
+ROOT = Path(__file__).resolve().parents[2]
 DETECTORS = 189
 PAIRS = 300
 DARKS = 20
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
 from skyloom.flows.photon_transfer_flow import photon_transfer
 from skyloom.flows.weave import weave_plan
 from skyloom.storage.store import open_store
+from tests.benchmarks.peak_memory import peak_bytes
 imported = time.perf_counter()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 flow = photon_transfer(open_store(sys.argv[1]))
 plan = flow.plan()
 planned = time.perf_counter()
@@ -45,7 +46,7 @@ print(json.dumps({
     "weave": woven - planned,
     "tasks": len(graph.tasks),
     "blocks": len(graph.keys),
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "peak": peak_bytes(),
 }))
 """
 
@@ -123,7 +124,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def measure_plan(url: str) -> dict[str, float]:
     """Return times (s), memory (bytes) and sizes of plan and graph, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, url], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, url], cwd=ROOT, capture_output=True, text=True, check=True
     )
     told: dict[str, float] = json.loads(done.stdout)
     print(
