@@ -182,7 +182,8 @@ def store_tile(
             if variance.shape[0] > 0:
                 spreads, variances = variance[y], out_variance[y]
                 for x in range(pixels.size):
-                    variances[x] = np.float32(max(spreads[x], 0.0))
+                    # written so that the loop has vectors, which `max` has not
+                    variances[x] = np.float32(spreads[x] if spreads[x] > 0.0 else 0.0)
         return
     for y in range(out_image.shape[0]):
         for x in range(out_image.shape[1]):
@@ -203,35 +204,38 @@ def store_tile(
 
 
 @compiled
+def join_bits(one: Mask, other: Mask, out: Mask) -> None:
+    """Write the bits of either."""
+    for x in range(out.size):
+        out[x] = one[x] | other[x]
+
+
+@compiled
 def spread_along_rows(bits: Mask, half: int, out: Mask) -> None:
     """Write to each pixel all bits that are set within a distance along its row.
 
-    Bits are collected from both ends of blocks as long as the window, so its length costs
-    nothing.
+    Bits of windows twice as long each time are collected, until one more makes the length.
     """
     height, width = bits.shape
     side = 2 * half + 1
-    padded = np.zeros(-(-(width + 2 * half) // side) * side, np.int32)
-    from_left, from_right = np.empty_like(padded), np.empty_like(padded)
+    held, longer = np.empty(width + 2 * half, np.int32), np.empty(width + 2 * half, np.int32)
     for y in range(height):
+        source, target = bits[y], out[y]
         any_set = np.int32(0)
-        for bit in bits[y]:
-            any_set |= bit
-        if any_set == 0:
-            out[y, :] = 0
-            continue
-        padded[half : half + width] = bits[y]
-        for start in range(0, padded.size, side):
-            held = np.int32(0)
-            for x in range(start, start + side):
-                held |= padded[x]
-                from_left[x] = held
-            held = np.int32(0)
-            for x in range(start + side - 1, start - 1, -1):
-                held |= padded[x]
-                from_right[x] = held
         for x in range(width):
-            out[y, x] = from_right[x] | from_left[x + side - 1]
+            any_set |= source[x]
+        if any_set == 0:
+            target[:] = 0
+            continue
+        held[:half], held[half + width :] = 0, 0
+        held[half : half + width] = source
+        length, size = 1, width + 2 * half
+        while 2 * length <= side:
+            size -= length
+            join_bits(held[:size], held[length : length + size], longer[:size])
+            held, longer = longer, held
+            length *= 2
+        join_bits(held[:width], held[side - length : side - length + width], target)
 
 
 @compiled

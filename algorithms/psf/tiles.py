@@ -20,8 +20,8 @@ from skyloom.algorithms.psf.tile_kernels import (
 __all__ = ["Spectrum", "Tiles"]
 
 Floats = NDArray[np.float64]
-LEAST_TILE: Final = 256  # pixels along a side: a tile of them stays in the cache
-TILE_IN_KERNELS: Final = 4  # smaller tiles are mostly overlap
+LEAST_TILE: Final = 160  # pixels along a side: what belongs to a tile stays in the cache
+TILE_IN_KERNELS: Final = 5  # smaller tiles are mostly overlap
 FEW: Final = 10  # additions a pixel that cost less than two transforms
 
 
