@@ -7,6 +7,7 @@ conserved: a source has the same sum of pixels before and after. No function cha
 
 from skyloom.algorithms.psf.matching import match_psf
 from skyloom.algorithms.warp.exposure import warp_exposure
+from skyloom.algorithms.warp.merge import merge_warps
 from skyloom.algorithms.warp.noise import noise_seed, variance_of_sum, warp_noise_covariance
 from skyloom.algorithms.warp.parameters import WarpParameters
 from skyloom.algorithms.warp.positions import PixelsOnSky, sky_pixels
@@ -17,6 +18,7 @@ __all__ = [
     "WarpParameters",
     "kernel_weights",
     "match_psf",
+    "merge_warps",
     "noise_seed",
     "sky_pixels",
     "variance_of_sum",
