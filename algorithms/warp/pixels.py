@@ -13,7 +13,13 @@ from skyloom.algorithms.warp.noise import noise_image, noise_seed
 from skyloom.algorithms.warp.parameters import WarpParameters
 from skyloom.algorithms.warp.position_grid import PositionGrid
 from skyloom.algorithms.warp.resampling import kernel_table
-from skyloom.algorithms.warp.row_kernels import TAIL, prepare_planes, spread_marks, warp_rows
+from skyloom.algorithms.warp.row_kernels import (
+    EXCLUDED,
+    TAIL,
+    prepare_planes,
+    spread_marks,
+    warp_rows,
+)
 
 __all__ = ["Task", "warp_blocks"]
 
@@ -59,10 +65,8 @@ class Source(NamedTuple):
     """The part of an exposure that a warp needs, as the kernels read it."""
 
     corner: tuple[int, int]
-    shape: tuple[int, int]
     image: Pixels
     variance: Pixels
-    good: Pixels
     mask: Masks
     marks: NDArray[np.uint8]
     flags: NDArray[np.uint8]
@@ -80,15 +84,23 @@ def warp_blocks(
     size = (task.box[1] - task.box[0], task.box[3] - task.box[2])
     number = task.parameters.noise_realizations
     wanted = leading + size if task.parameters.masked_fraction else (0, 0)
-    made = Planes(
-        np.full(leading + size, np.nan, np.float32),
-        np.full(leading + size, np.inf, np.float32),
-        np.full(leading + size, NO_DATA, np.int32),
-        np.full(wanted, 1.0, np.float32),
-    )
+    limits = _source_limits(task.grid, (shape[0], shape[1]), task.taps)
+    if limits is None:
+        made = Planes(
+            np.full(leading + size, np.nan, np.float32),
+            np.full(leading + size, np.inf, np.float32),
+            np.full(leading + size, NO_DATA, np.int32),
+            np.full(wanted, 1.0, np.float32),
+        )
+    else:
+        made = Planes(
+            np.empty(leading + size, np.float32),
+            np.empty(leading + size, np.float32),
+            np.empty(leading + size, np.int32),
+            np.empty(wanted, np.float32),
+        )
     noise = np.full((*leading, number, *size), np.nan, np.float32)
     count = np.zeros(leading, np.int64)
-    limits = _source_limits(task.grid, (shape[0], shape[1]), task.taps)
     for index in np.ndindex(*leading):
         if limits is None:
             break
@@ -115,46 +127,46 @@ def _own_mask(mask: NDArray[np.int32], polygon: NDArray[np.float64] | None) -> M
 
 def _prepared(image: Pixels, variance: Pixels, mask: Masks, limits: Limits, task: Task) -> Source:
     shape = limits[1] - limits[0], limits[3] - limits[2]
-    values, spreads, good = (np.zeros(shape[0] * shape[1] + TAIL, np.float32) for _ in range(3))
-    own, marks = np.empty(shape, np.int32), np.empty(shape, np.uint8)
-    flags = np.empty(shape, np.uint8)
+    size = shape[0] * shape[1] + TAIL
+    values, spreads = np.empty(size, np.float32), np.empty(size, np.float32)
+    marks, flags = np.zeros(size, np.uint8), np.empty(shape, np.uint8)
+    values[-TAIL:] = spreads[-TAIL:] = 0.0
+    own_marks = marks[:-TAIL].reshape(shape)
     bits = v.plane_bits(task.parameters.excluded_planes)
     weigh = task.parameters.bad_pixels == "weigh"
     corner = limits[0], limits[2]
     kinds = bits if weigh else 0, v.MASK_PLANES["EDGE"], bits
-    prepare_planes(image, variance, mask, corner, kinds, values, spreads, good, own, marks)
-    spread_marks(marks, task.taps, flags)
-    return Source(corner, shape, values, spreads, good, own, marks, flags)
+    prepare_planes(image, variance, mask, corner, kinds, values, spreads, own_marks)
+    spread_marks(own_marks, task.taps, flags)
+    return Source(corner, values, spreads, mask, marks, flags)
 
 
 def _warp(source: Source, task: Task, made: Planes) -> int:
     """Fill the planes of one warp; return how many of its pixels have data."""
     grid, parameters = task.grid, task.parameters
-    part = (
-        slice(grid.box[0] - task.box[0], grid.box[1] - task.box[0]),
-        slice(grid.box[2] - task.box[2], grid.box[3] - task.box[2]),
-    )
-    least, found = (parameters.least_weight, np.inf), made.at(part)
+    least = parameters.least_weight, np.inf
     return int(
         warp_rows(
             grid.nodes,
             grid.origin,
             grid.step,
             grid.touched,
+            task.box,
             grid.box,
             kernel_table(parameters.kernel),
             task.taps,
             source.corner,
-            (source.image, source.variance, source.good),
+            source.image,
+            source.variance,
             source.mask,
             source.marks,
             source.flags,
             least if parameters.bad_pixels == "weigh" else SPREAD_WEIGHTS,
-            v.MASK_PLANES["EDGE"],
-            found.image,
-            found.variance,
-            found.mask,
-            found.masked_fraction,
+            (v.MASK_PLANES["EDGE"], NO_DATA),
+            made.image,
+            made.variance,
+            made.mask,
+            made.masked_fraction,
         )
     )
 
@@ -168,10 +180,10 @@ def _warp_noise(
         noise_seed(*task.labels, realization),
         per_pixel=task.parameters.noise_variance == "pixel",
     )
-    (y, x), (height, width) = source.corner, source.shape
+    (y, x), (height, width) = source.corner, source.flags.shape
     part = noise[y : y + height, x : x + width].ravel()
     image = np.zeros_like(source.image)
-    image[:-TAIL] = np.where(source.good[:-TAIL] > 0, part, np.float32(0.0))
+    image[:-TAIL] = np.where(source.marks[:-TAIL] & EXCLUDED, np.float32(0.0), part)
     spare = Planes(
         made,
         np.empty(made.shape, np.float32),

@@ -1,6 +1,6 @@
 """Kernels of a warp: source planes made ready, and target pixels summed row by row.
 
-Source planes are flat, float32, with `TAIL` numbers after the last pixel, which vectors may touch.
+Flat source planes have `TAIL` numbers after the last pixel, which vectors may touch.
 Pixels that do not count are 0 in image and variance, so that no sum meets a NaN. Positions are
 whole numbers of 2^-20 pixel: a position that a transformation misses by less is met exactly.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.compiled import compiled_dividing
-from skyloom.algorithms.warp.vector_sums import stencil_sum, stencil_sums
+from skyloom.algorithms.warp.vector_sums import excluded_sum, stencil_sums
 
 __all__: list[str] = []  # kernels for the modules of this package
 
@@ -21,7 +21,7 @@ TAIL = 16
 BITS = 20
 ONE = 1 << BITS
 REST_BITS = BITS - 10  # the table has 2^10 phases
-EXCLUDED, EDGE, COUNTED = np.uint8(1), np.uint8(2), np.uint8(4)
+EXCLUDED, EDGE, COUNTED, MASKED = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
 FAR = 1e9  # pixels; what is farther is nowhere
 
 Floats = NDArray[np.float64]
@@ -39,25 +39,23 @@ def prepare_planes(
     bits: tuple[int, int, int],
     image_out: Pixels,
     variance_out: Pixels,
-    good_out: Pixels,
-    mask_out: Masks,
     marks: Marks,
-) -> int:
+) -> None:
     """Copy the part of an exposure from a corner on, zero what is excluded, and mark pixels.
+
+    Marks are `EXCLUDED`, `EDGE`, `COUNTED` as masked, and `MASKED` by any plane.
 
     ``bits`` of the mask: those that exclude a pixel, that of the plane EDGE, and those that count
     as masked. Values or variances that are not finite, and negative variances, are excluded and
-    counted. Returns how many pixels are excluded.
+    counted.
     """
     excluding, edge, counting = np.int32(bits[0]), np.int32(bits[1]), np.int32(bits[2])
-    height, width = mask_out.shape
-    largest, zero, one = np.float32(3.4028235e38), np.float32(0.0), np.float32(1.0)
-    excluded = 0
+    height, width = marks.shape
+    largest, zero = np.float32(3.4028235e38), np.float32(0.0)
     for y in range(height):
         row = y * width
-        values = image_out[row : row + width]
-        variances = variance_out[row : row + width]
-        goods = good_out[row : row + width]
+        values, variances = image_out[row : row + width], variance_out[row : row + width]
+        own_marks = marks[y]
         source = image[corner[0] + y, corner[1] : corner[1] + width]
         source_variance = variance[corner[0] + y, corner[1] : corner[1] + width]
         source_mask = mask[corner[0] + y, corner[1] : corner[1] + width]
@@ -67,16 +65,12 @@ def prepare_planes(
             good = finite & ((planes & excluding) == 0)
             values[x] = value if good else zero
             variances[x] = spread if good else zero
-            goods[x] = one if good else zero
-            mask_out[y, x] = planes
-            counted = ((planes & counting) != 0) | (not finite)
-            marks[y, x] = (
+            own_marks[x] = (
                 np.uint8(not good)
                 | (np.uint8((planes & edge) != 0) << np.uint8(1))
-                | (np.uint8(counted) << np.uint8(2))
+                | (np.uint8(((planes & counting) != 0) | (not finite)) << np.uint8(2))
+                | (np.uint8(planes != 0) << np.uint8(3))
             )
-            excluded += not good
-    return excluded
 
 
 @compiled_dividing
@@ -160,12 +154,12 @@ def bits_in_stencil(
 
 
 @compiled_dividing
-def counted_fraction(marks: Marks, y: int, x: int, fy: int, fx: int) -> float:
+def counted_fraction(marks: Marks, width: int, place: int, fy: int, fx: int) -> float:
     """Return the bilinear sum of counted pixels around a position."""
     total = 0.0
     for j in range(2 if fy else 1):
         for i in range(2 if fx else 1):
-            if marks[y + j, x + i] & COUNTED:
+            if marks[place + j * width + i] & COUNTED:
                 total += (fy if j else ONE - fy) * 2.0**-BITS * (fx if i else ONE - fx)
     return total * 2.0**-BITS
 
@@ -177,34 +171,36 @@ def warp_rows(
     step: int,
     touched: NDArray[np.bool_],
     box: tuple[int, int, int, int],
+    reach: tuple[int, int, int, int],
     table: Pixels,
     taps: int,
     corner: tuple[int, int],
-    planes: tuple[Pixels, Pixels, Pixels],
+    image: Pixels,
+    variance: Pixels,
     mask: Masks,
     marks: Marks,
     flags: Marks,
     weights_allowed: tuple[float, float],
-    edge_bit: int,
+    bits: tuple[int, int],
     image_out: Pixels,
     variance_out: Pixels,
     mask_out: Masks,
     fraction_out: Pixels,
 ) -> int:
-    """Fill target pixels that have data; others stay as they are. Returns how many there are.
+    """Fill the target pixels of a box; return how many have data.
 
     ``nodes`` are source x, source y and area ratio over node_y, node_x; node (0, 0) lies at target
     pixel ``origin``, nodes are ``step`` pixels apart, and the cell (j, i) from node (j, i) to node
-    (j + 1, i + 1) is skipped unless ``touched``. Planes begin at source pixel ``corner`` (y, x).
-    ``fraction_out`` may be empty. A pixel is rejected unless the kernel's weight on good pixels is
-    within ``weights_allowed``.
+    (j + 1, i + 1) is skipped unless ``touched``. Beyond ``reach`` nothing has data. The planes
+    except ``mask`` begin at source pixel ``corner`` (y, x). A pixel is rejected unless the
+    kernel's weight on good pixels is within ``weights_allowed``. ``bits`` are those of the planes
+    EDGE and NO_DATA. ``fraction_out`` may be empty.
     """
-    height, width = mask.shape
-    image, variance, good = planes
+    height, width = flags.shape
     least, most = weights_allowed
     low = taps // 2 - 1
     low_y, low_x = low + corner[0], low + corner[1]
-    flat_mask, flat_flags = mask.ravel(), flags.ravel()
+    flat_flags = flags.ravel()
     cells_y, cells_x = touched.shape
     line = np.empty((3, nodes.shape[2]))
     along = np.arange(step) / step
@@ -212,17 +208,20 @@ def warp_rows(
     areas = np.empty(step, np.float32)
     count = 0
     rest_mask, whole_mask, scale = (1 << REST_BITS) - 1, ONE - 1, np.float32(2.0**-REST_BITS)
-    one = np.float32(1.0)
+    one, with_fraction, no_data = np.float32(1.0), fraction_out.size > 0, np.int32(bits[1])
+    first_cell = max((reach[2] - origin[1]) // step, 0)
+    last_cell = min((reach[3] - 1 - origin[1]) // step, cells_x - 1)
     for y in range(box[0], box[1]):
-        cell_y = (y - origin[0]) // step
-        if cell_y < 0 or cell_y >= cells_y:
-            continue
-        weights = cubic_weights((y - origin[0] - cell_y * step) / step)
         row, row_variance = image_out[y - box[0]], variance_out[y - box[0]]
         row_mask = mask_out[y - box[0]]
+        row[:], row_variance[:], row_mask[:] = np.nan, np.inf, no_data
+        if with_fraction:
+            fraction_out[y - box[0], :] = one
+        cell_y = (y - origin[0]) // step
+        if y < reach[0] or y >= reach[1] or cell_y < 1 or cell_y >= cells_y - 1:
+            continue
+        weights = cubic_weights((y - origin[0] - cell_y * step) / step)
         ready = False
-        first_cell = max((box[2] - origin[1]) // step, 0)
-        last_cell = min((box[3] - 1 - origin[1]) // step, cells_x - 1)
         for cell_x in range(first_cell, last_cell + 1):
             if not touched[cell_y, cell_x]:
                 continue
@@ -240,8 +239,9 @@ def warp_rows(
             positions_along(line[1], cell_x, along, places_y)
             areas_along(line[2], cell_x, along, areas)
             begin = origin[1] + cell_x * step
-            for x in range(max(begin, box[2]), min(begin + step, box[3])):
-                at_x, at_y = places_x[x - begin], places_y[x - begin]
+            for x in range(max(begin, reach[2]), min(begin + step, reach[3])):
+                place = np.uint64(x - begin)
+                at_x, at_y = places_x[place], places_y[place]
                 first_x, first_y = (at_x >> BITS) - low_x, (at_y >> BITS) - low_y
                 inside_x = np.uint64(first_x) <= np.uint64(width - taps)
                 if not (inside_x & (np.uint64(first_y) <= np.uint64(height - taps))):
@@ -263,43 +263,45 @@ def warp_rows(
                     value, spread = stencil_sums(
                         table, phase_x, rest_x, phase_y, rest_y, image, variance, start, width, 2
                     )
-                place = np.uint64(start + low * width + low)
-                right = np.uint64(fx != 0)
-                below = np.uint64(width if fy != 0 else 0)
-                found = flat_mask[place] | flat_mask[place + right]
-                found |= flat_mask[place + below] | flat_mask[place + below + right]
-                factor, masked, kept = areas[x - begin], 0.0, True
+                factor, found, masked, kept = areas[place], np.int32(0), 0.0, True
                 flag = flat_flags[np.uint64(start)]
                 if flag:
+                    left, top = first_x + low_x, first_y + low_y
+                    right, bottom = left + (fx != 0), top + (fy != 0)
+                    found |= mask[top, left] | mask[top, right]
+                    found |= mask[bottom, left] | mask[bottom, right]
                     if flag & EDGE:
                         found |= bits_in_stencil(
-                            mask, first_y, first_x, taps, fy == 0, fx == 0, np.int32(edge_bit)
-                        )
+                            mask, first_y + corner[0], first_x + corner[1], taps,
+                            fy == 0, fx == 0, np.int32(bits[0]),
+                        )  # fmt: skip
                     if flag & COUNTED:
-                        masked = counted_fraction(marks, first_y + low, first_x + low, fy, fx)
+                        masked = counted_fraction(marks, width, start + low * width + low, fy, fx)
                     if flag & EXCLUDED:
                         if taps == 6:
-                            weight = stencil_sum(
-                                table, phase_x, rest_x, phase_y, rest_y, good, start, width, 6
+                            bad = excluded_sum(
+                                table, phase_x, rest_x, phase_y, rest_y, marks, start, width, 6
                             )
                         elif taps == 10:
-                            weight = stencil_sum(
-                                table, phase_x, rest_x, phase_y, rest_y, good, start, width, 10
-                            )
+                            bad = excluded_sum(
+                                table, phase_x, rest_x, phase_y, rest_y, marks, start, width,
+                                10,
+                            )  # fmt: skip
                         else:
-                            weight = stencil_sum(
-                                table, phase_x, rest_x, phase_y, rest_y, good, start, width, 2
+                            bad = excluded_sum(
+                                table, phase_x, rest_x, phase_y, rest_y, marks, start, width, 2
                             )
+                        weight = one - bad
                         kept = least <= weight <= most
                         factor = factor * (one / weight)
-                i = x - box[2]
+                column = np.uint64(x - box[2])
                 if kept:
-                    row[i] = value * factor
-                    row_variance[i] = spread * (factor * factor)
-                    row_mask[i] = found
+                    row[column] = value * factor
+                    row_variance[column] = spread * (factor * factor)
+                    row_mask[column] = found
                     count += 1
                 else:
-                    row_mask[i] |= found
-                if fraction_out.size:
-                    fraction_out[y - box[0], i] = masked
+                    row_mask[column] |= found
+                if with_fraction:
+                    fraction_out[y - box[0], column] = masked
     return count

@@ -19,7 +19,7 @@ from skyloom.algorithms.warp.resampling import LANES
 __all__: list[str] = []  # kernels for the modules of this package
 
 FLOAT = ir.FloatType()
-INDEX = ir.IntType(32)
+INDEX, BYTE = ir.IntType(32), ir.IntType(8)
 
 
 class Vectors:
@@ -44,6 +44,15 @@ class Vectors:
         place = self.builder.bitcast(self.builder.gep(base, [index]), self.type.as_pointer())
         return self.builder.load(place, align=4)
 
+    def load_flags(self, base: Any, index: Any) -> Any:
+        """Return 1 where the lowest bit of bytes is set from an index on, else 0."""
+        kind = ir.VectorType(BYTE, self.lanes)
+        place = self.builder.bitcast(self.builder.gep(base, [index]), kind.as_pointer())
+        bits = self.builder.and_(
+            self.builder.load(place, align=1), ir.Constant(kind, [1] * self.lanes)
+        )
+        return self.builder.uitofp(bits, self.type)
+
     def weights(self, base: Any, phase: Any, rest: Any) -> Any:
         """Return the weights of a phase of the table, linear to the next."""
         step = ir.Constant(phase.type, self.lanes)
@@ -53,11 +62,13 @@ class Vectors:
         between = self.builder.fmul(self.pick(one, [0] * self.lanes), self.builder.fsub(high, low))
         return self.builder.fadd(low, between)
 
-    def total(self, base: Any, start: Any, stride: Any, along_x: Any, along_y: Any) -> Any:
+    def total(
+        self, load: Any, base: Any, start: Any, stride: Any, along_x: Any, along_y: Any
+    ) -> Any:
         """Return the weighted sum of the stencil whose first pixel is ``start``."""
         builder, at, rows = self.builder, start, None
         for tap in range(self.taps):
-            row = builder.fmul(self.pick(along_y, [tap] * self.lanes), self.load(base, at))
+            row = builder.fmul(self.pick(along_y, [tap] * self.lanes), load(base, at))
             rows = row if rows is None else builder.fadd(rows, row)
             at = builder.add(at, stride)
         found = builder.fmul(rows, along_x)
@@ -90,9 +101,15 @@ def stencil_sums(  # type: ignore[no-untyped-def]
         start, stride = values[7:9]
         sums = [
             vectors.total(
-                vectors.pointer(signature.args[5], values[5]), start, stride, along_x, along_y
+                vectors.load,
+                vectors.pointer(signature.args[5], values[5]),
+                start,
+                stride,
+                along_x,
+                along_y,
             ),
             vectors.total(
+                vectors.load,
                 vectors.pointer(signature.args[6], values[6]),
                 start,
                 stride,
@@ -106,17 +123,18 @@ def stencil_sums(  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def stencil_sum(  # type: ignore[no-untyped-def]
-    typing_context, table, phase_x, rest_x, phase_y, rest_y, plane, start, stride, taps
+def excluded_sum(  # type: ignore[no-untyped-def]
+    typing_context, table, phase_x, rest_x, phase_y, rest_y, marks, start, stride, taps
 ):
-    """Return the sum of one plane by the weights; arguments as of `stencil_sums`."""
+    """Return the weight of pixels whose mark has bit 1; arguments as of `stencil_sums`."""
     place = (types.intp, types.float32)
-    signature = types.float32(table, *place, *place, plane, types.intp, types.intp, taps)
+    signature = types.float32(table, *place, *place, marks, types.intp, types.intp, taps)
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         vectors = Vectors(context, builder, signature.args[-1].literal_value)
         base = vectors.pointer(signature.args[0], values[0])
         return vectors.total(
+            vectors.load_flags,
             vectors.pointer(signature.args[5], values[5]),
             values[6],
             values[7],

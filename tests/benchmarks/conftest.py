@@ -46,13 +46,19 @@ print(min(times))
 DISPATCHED = "import numpy._core._multiarray_umath as m; print(*m.__cpu_dispatch__)"
 
 
+def processor_time() -> float:
+    """Return seconds of the processor spent by this process and programs that it has run."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
+
+
 def best(call: Callable[[], Any], rounds: int) -> float:
     """Return the shortest of some runs, in seconds of the processor."""
     times = []
     for _ in range(rounds):
-        start = time.process_time()
+        start = processor_time()
         call()
-        times.append(time.process_time() - start)
+        times.append(processor_time() - start)
     return min(times)
 
 
