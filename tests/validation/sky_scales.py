@@ -292,6 +292,26 @@ def step_scene() -> Iterator[Row]:
     )
 
 
+def continuity() -> Iterator[Row]:
+    """Yield the rows of the steps that are left between neighbouring detectors."""
+    mosaic = Mosaic((512, 512), (4, 4), seed=21)
+    frames = mosaic.frames()
+    rng = np.random.default_rng(22)
+    ratios, before = [], []
+    for level in (500.0, 1000.0, 3000.0, 9000.0):
+        gradient = rng.normal(0.0, 0.03, 2)
+        exposures = {name: mosaic.exposure(name, level, rng, gradient=gradient) for name in frames}
+        correction = sky_correction(exposures, mosaic.transforms, sky_frames=frames, level=level)
+        steps = correction.quality["boundary_rms"] / correction.quality["boundary_noise"]
+        before.append(float(steps.sel(stage="before")))
+        ratios.append(float(steps.sel(stage="after")))
+    yield at_most(
+        f"steps between 16 detectors after the correction, skies of 500 to 9000 e: rms over that "
+        f"of noise, largest of {len(ratios)} (before: {min(before):.1f} to {max(before):.1f})",
+        max(ratios), 1.5, form=".3f",
+    )  # fmt: skip
+
+
 class Galaxy:
     """A disc whose scale length is 300 px and whose light at 900 px is 1 % of the sky."""
 
@@ -367,6 +387,6 @@ def measure() -> list[Row]:
     """Return the rows of this topic."""
     topics = (
         masked_scene, levels_of_mosaic, pulls_of_mosaic, template_noise, collinear, step_scene,
-        faint_halo,
+        continuity, faint_halo,
     )  # fmt: skip
     return [row for topic in topics for row in topic()]
