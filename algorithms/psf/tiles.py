@@ -34,7 +34,7 @@ class Tiles:
     --------
     >>> tiles = Tiles((300, 100), (21, 11))
     >>> tiles.window, [(y.start, y.stop, x.start, x.stop) for y, x in tiles.places()]
-    ((180, 120), [(0, 150, 0, 100), (150, 300, 0, 100)])
+    ((120, 120), [(0, 100, 0, 100), (100, 200, 0, 100), (200, 300, 0, 100)])
     """
 
     def __init__(self, shape: tuple[int, ...], sides: tuple[int, int]) -> None:
