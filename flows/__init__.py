@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skyloom.flows.biases_darks_flow import biases_darks
     from skyloom.flows.detrend_flow import detrend
+    from skyloom.flows.flat_normalization_flow import flat_normalization
     from skyloom.flows.flow import Flow
     from skyloom.flows.ingest_flow import ingest
     from skyloom.flows.photon_transfer_flow import photon_transfer
@@ -25,6 +26,7 @@ __all__ = [
     "Step",
     "biases_darks",
     "detrend",
+    "flat_normalization",
     "ingest",
     "photon_transfer",
     "sky_frames",
@@ -39,6 +41,7 @@ _HOMES = {
     "Step": "step",
     "biases_darks": "biases_darks_flow",
     "detrend": "detrend_flow",
+    "flat_normalization": "flat_normalization_flow",
     "ingest": "ingest_flow",
     "photon_transfer": "photon_transfer_flow",
     "sky_frames": "sky_frames_flow",

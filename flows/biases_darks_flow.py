@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 from pydantic import Field
 
@@ -31,7 +30,12 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.camera_constants import AMPLIFIERS
 from skyloom.flows.detrend_flow import frame_step
 from skyloom.flows.flow import Flow
-from skyloom.flows.frame_blocks import calibration_quality, trimmed_sizes
+from skyloom.flows.frame_blocks import (
+    calibration_quality,
+    combination_bytes,
+    combined,
+    trimmed_sizes,
+)
 from skyloom.flows.selection import (
     SelectionParameters,
     configured,
@@ -40,14 +44,14 @@ from skyloom.flows.selection import (
     selected_exposures,
 )
 from skyloom.flows.step import Input, Labels, Reduction, Same, Step
-from skyloom.storage.frame_schemas import BIAS, BIAS_FRAMES, DARK, DARK_FRAMES, TILE
+from skyloom.storage.frame_schemas import BIAS, BIAS_FRAMES, DARK, DARK_FRAMES
 
 if TYPE_CHECKING:
     from skyloom.flows.step import Algorithm
     from skyloom.storage.dataset_schema import ProductSchema
     from skyloom.storage.store import Store
 
-__all__ = ["BiasesDarksConfiguration", "biases_darks", "combination_bytes"]
+__all__ = ["BiasesDarksConfiguration", "biases_darks"]
 
 Inputs = Mapping[str, xr.Dataset]
 
@@ -158,14 +162,6 @@ def _combination(
     )
 
 
-def combination_bytes(store: Store, detectors: Labels, frames: int) -> tuple[int, int]:
-    """Return bytes read and memory of a combination that reads its frames tile by tile."""
-    sizes = trimmed_sizes(store, detectors)
-    pixels = sizes[v.Y] * sizes[v.X]
-    tile = min(TILE, sizes[v.Y]) * sizes[v.X]
-    return 12 * pixels * frames, 3 * 12 * tile * frames + 20 * pixels
-
-
 def combined_bias(inputs: Inputs, parameters: CombineParameters) -> xr.Dataset:
     """Combine the biases of a detector."""
     frames = inputs["frames"]
@@ -179,18 +175,3 @@ def combined_dark(inputs: Inputs, parameters: CombineParameters) -> xr.Dataset:
     frames = inputs["frames"]
     dark = combine_dark(frames, amplifiers=inputs["amplifiers"], parameters=parameters)
     return combined(add_bias_variance(dark, inputs["bias"]), frames)
-
-
-def combined(frame: xr.Dataset, frames: xr.Dataset) -> xr.Dataset:
-    """Return what a product keeps of a combined frame, named after what it is made of."""
-    first, last = frames[v.EXPOSURE].values[[0, -1]]
-    size = frames.sizes[v.EXPOSURE]
-    kept = frame[["image", "variance", v.MASK, "count", "rejected_count"]]
-    kept = kept.assign({name: kept[name].astype(np.int16) for name in ("count", "rejected_count")})
-    kind = str(frame["observation_type"].values)
-    detector = str(frames[v.DETECTOR].values)
-    scalars = [name for name, coord in kept.coords.items() if coord.ndim == 0]
-    return kept.reset_coords(drop=True).assign_coords(
-        {name: kept.coords[name].variable for name in scalars}
-        | {"id": ((), f"{kind} of {detector} from {size} exposures {first} to {last}")}
-    )

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.amplifiers import amplifier_rows, trimmed_shape
+from skyloom.algorithms.amplifiers import Box, amplifier_rows, trimmed_shape
 from skyloom.algorithms.errors import ConfigurationError
 from skyloom.algorithms.focal_plane import detector_transform
 from skyloom.flows.step import Constant
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from skyloom.storage.camera import Camera
     from skyloom.storage.store import Store
 
-__all__ = ["AMPLIFIERS", "PLACES", "detector_transforms", "geometry", "placement"]
+__all__ = [
+    "AMPLIFIERS",
+    "CHANNELS",
+    "PLACES",
+    "channels",
+    "detector_transforms",
+    "geometry",
+    "placement",
+]
 
 
 def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
@@ -78,5 +86,46 @@ def geometry(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
     )
 
 
+def channels(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
+    """Return which amplifiers detectors have, and where the centres of both lie.
+
+    ``exists`` (detector, amp); ``focal_x`` and ``focal_y`` (detector) and ``amp_focal_x`` and
+    ``amp_focal_y`` (detector, amp) in mm, NaN if the camera has no pixel size. An amplifier that
+    a detector does not have lies at its centre.
+    """
+    camera = store.camera
+    names, amps = list(camera.detector_names()), list(camera.amplifier_names())
+    transforms = {} if camera.pixel_size is None else detector_transforms(camera)
+    exists = np.zeros((len(names), len(amps)), np.bool_)
+    centres = np.full((2, len(names)), np.nan)
+    amp_centres = np.full((2, len(names), len(amps)), np.nan)
+    for i, name in enumerate(names):
+        rows = amplifier_rows(camera.amplifiers(name))
+        transform = transforms.get(name, np.full((2, 3), np.nan))
+        height, width = trimmed_shape(rows)
+        centres[:, i] = transform @ _middle(Box(0, height, 0, width))
+        amp_centres[:, i] = centres[:, i, None]
+        for row in rows:
+            exists[i, amps.index(row.name)] = True
+            amp_centres[:, i, amps.index(row.name)] = transform @ _middle(row.trimmed)
+    both = (v.DETECTOR, v.AMP)
+    return xr.Dataset(
+        {
+            "exists": (both, exists),
+            v.FOCAL_X: (v.DETECTOR, centres[0]),
+            v.FOCAL_Y: (v.DETECTOR, centres[1]),
+            f"amp_{v.FOCAL_X}": (both, amp_centres[0]),
+            f"amp_{v.FOCAL_Y}": (both, amp_centres[1]),
+        },
+        coords={v.DETECTOR: names, v.AMP: amps},
+    )
+
+
+def _middle(box: Box) -> tuple[float, float, float]:
+    """Return the centre of a box as a transform takes it."""
+    return (box.x_start + box.x_stop - 1) / 2, (box.y_start + box.y_stop - 1) / 2, 1.0
+
+
 AMPLIFIERS = Constant("amplifiers", amplifier_table, (v.DETECTOR,))
 PLACES = Constant("places", geometry)
+CHANNELS = Constant("channels", channels)

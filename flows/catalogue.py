@@ -34,6 +34,12 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
     "biases_darks": Entry(
         "skyloom.flows.biases_darks_flow", "biases_darks", "BiasesDarksConfiguration"
     ),
+    "flat_normalization": Entry(
+        "skyloom.flows.flat_normalization_flow",
+        "flat_normalization",
+        "FlatNormalizationConfiguration",
+        "skyloom.flows.report.flat_normalization",
+    ),
     "detrend": Entry("skyloom.flows.detrend_flow", "detrend", "DetrendConfiguration"),
     "sky_frames": Entry(
         "skyloom.flows.sky_frames_flow",
@@ -83,7 +89,7 @@ def flow_maker(name: str) -> Callable[..., Flow]:
     Traceback (most recent call last):
         ...
     skyloom.algorithms.errors.SkyloomError: there is no flow 'night'; there are \
-photon_transfer, biases_darks, detrend, sky_frames
+photon_transfer, biases_darks, flat_normalization, detrend, sky_frames
     """
     entry = _entry(name)
     maker: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.make)

@@ -64,6 +64,7 @@ class FlowName(StrEnum):
 
     photon_transfer = "photon_transfer"
     biases_darks = "biases_darks"
+    flat_normalization = "flat_normalization"
     detrend = "detrend"
     sky_frames = "sky_frames"
 
@@ -73,6 +74,7 @@ class Configurable(StrEnum):
 
     photon_transfer = "photon_transfer"
     biases_darks = "biases_darks"
+    flat_normalization = "flat_normalization"
     detrend = "detrend"
     sky_frames = "sky_frames"
     scheduler = "scheduler"

@@ -12,12 +12,15 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.detrend import ScienceDetrendParameters
 from skyloom.algorithms.detrend import detrend as detrend_raw
 from skyloom.flows.step import Labels
+from skyloom.storage.frame_schemas import TILE
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
 __all__ = [
     "calibration_quality",
+    "combination_bytes",
+    "combined",
     "detrended_frame",
     "frame_bytes",
     "frame_quality",
@@ -68,3 +71,28 @@ def frame_bytes(store: Store, calibrations: int) -> tuple[int, int]:
     read = pixels * (raw + 12 * calibrations)
     # The frame, its planes, and one image while they are made.
     return read, read + 16 * pixels
+
+
+def combination_bytes(store: Store, detectors: Labels, frames: int) -> tuple[int, int]:
+    """Return bytes read and memory of a combination that reads its frames tile by tile."""
+    sizes = trimmed_sizes(store, detectors)
+    pixels = sizes[v.Y] * sizes[v.X]
+    tile = min(TILE, sizes[v.Y]) * sizes[v.X]
+    return 12 * pixels * frames, 3 * 12 * tile * frames + 20 * pixels
+
+
+def combined(frame: xr.Dataset, frames: xr.Dataset) -> xr.Dataset:
+    """Return what a product keeps of a combined frame, named after what it is made of."""
+    first, last = frames[v.EXPOSURE].values[[0, -1]]
+    size = frames.sizes[v.EXPOSURE]
+    kept = frame[["image", "variance", v.MASK, "count", "rejected_count"]]
+    kept = kept.assign({name: kept[name].astype(np.int16) for name in ("count", "rejected_count")})
+    kind = str(frame["observation_type"].values)
+    if v.FILTER in frame.coords and str(frame[v.FILTER].values):
+        kind = f"{frame[v.FILTER].values} {kind}"
+    detector = str(frames[v.DETECTOR].values)
+    scalars = [name for name, coord in kept.coords.items() if coord.ndim == 0]
+    return kept.reset_coords(drop=True).assign_coords(
+        {name: kept.coords[name].variable for name in scalars}
+        | {"id": ((), f"{kind} of {detector} from {size} exposures {first} to {last}")}
+    )

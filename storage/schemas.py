@@ -13,6 +13,7 @@ import numpy as np
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.storage.dataset_schema import ProductSchema, Variable, schema_problems, validate
+from skyloom.storage.flat_schemas import FLAT_SCHEMAS
 from skyloom.storage.frame_schemas import FRAME_SCHEMAS
 from skyloom.storage.sky_schemas import SKY_SCHEMAS
 
@@ -339,6 +340,7 @@ SCHEMAS: Final[Mapping[str, ProductSchema]] = {
     for schema in (
         raw_schema("float32"),
         *FRAME_SCHEMAS,
+        *FLAT_SCHEMAS,
         *SKY_SCHEMAS,
         DARK_PAIRS,
         FLAT_PAIRS,

@@ -18,6 +18,7 @@ from skyloom.algorithms.flats.normalize import (
 from skyloom.algorithms.flats.parameters import FlatScaleParameters, FlatStatisticsParameters
 from skyloom.algorithms.flats.polygon import inside_polygon, mask_vignetted
 from skyloom.algorithms.flats.product import normalize_product
+from skyloom.algorithms.flats.response import UnresponsiveWarning, flag_unresponsive
 from skyloom.algorithms.flats.scales import measure_scales, solve_flat_scales
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "FlatSampleParameters",
     "FlatScaleParameters",
     "FlatStatisticsParameters",
+    "UnresponsiveWarning",
     "apply_flat_gradients",
     "collect_statistics",
     "combine_flats",
     "combine_two_flats",
     "fit_flat_gradients",
+    "flag_unresponsive",
     "inside_polygon",
     "mask_vignetted",
     "measure_flat",
