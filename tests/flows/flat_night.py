@@ -45,6 +45,7 @@ header:
   mjd_start: MJD-OBS
   physical_filter: FILTER
   observation_reason: REASON
+  wcs: trimmed
 templates:
   detectors:
     two:
