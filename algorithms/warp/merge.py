@@ -156,7 +156,9 @@ def _common_coords(warps: Sequence[xr.Dataset]) -> dict[Any, xr.Variable]:
         for name, value in warps[0].coords.items()
         if value.ndim == 0
         and name != v.DETECTOR
-        and all(name in warp.coords and warp[name].equals(warps[0][name]) for warp in warps)
+        and all(
+            name in warp.coords and value.variable.equals(warp[name].variable) for warp in warps
+        )
     }
 
 
