@@ -21,6 +21,7 @@ from skyloom.algorithms.psf.models import double_gaussian_psf, gaussian_psf, mof
 from skyloom.algorithms.psf.points import evaluate_psf, psf_at_points
 from skyloom.algorithms.psf.shapes import psf_fwhm, psf_moments
 from skyloom.algorithms.psf.variance_scaling import VarianceScalingParameters, rescale_variance
+from skyloom.algorithms.psf.visit import match_detectors
 from skyloom.algorithms.psf.warped import local_map, warp_psf
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate_psf",
     "gaussian_psf",
     "local_map",
+    "match_detectors",
     "match_psf",
     "matching_kernel",
     "moffat_psf",
