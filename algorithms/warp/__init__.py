@@ -6,6 +6,11 @@ conserved: a source has the same sum of pixels before and after. No function cha
 """
 
 from skyloom.algorithms.psf.matching import match_psf
+from skyloom.algorithms.warp.calibration import (
+    BackgroundChange,
+    calibrate_exposure,
+    change_background,
+)
 from skyloom.algorithms.warp.exposure import warp_exposure
 from skyloom.algorithms.warp.merge import merge_warps
 from skyloom.algorithms.warp.noise import noise_seed, variance_of_sum, warp_noise_covariance
@@ -14,8 +19,11 @@ from skyloom.algorithms.warp.positions import PixelsOnSky, sky_pixels
 from skyloom.algorithms.warp.resampling import kernel_weights
 
 __all__ = [
+    "BackgroundChange",
     "PixelsOnSky",
     "WarpParameters",
+    "calibrate_exposure",
+    "change_background",
     "kernel_weights",
     "match_psf",
     "merge_warps",
