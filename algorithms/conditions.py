@@ -23,6 +23,7 @@ import numpy as np
 from astropy.utils import iers
 
 from skyloom.algorithms.errors import SkyloomWarning
+from skyloom.algorithms.refraction import default_weather
 
 __all__ = [
     "AltitudeWarning",
@@ -225,11 +226,7 @@ def observing_conditions(
               if abs(given[name]) > 90]  # fmt: skip
     if wrong:
         raise ValueError(f"conditions cannot be computed from {', '.join(wrong)}")
-    tai = time
-    if scale == "utc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", erfa.ErfaWarning)
-            tai = _sum(erfa.utctai(MJD_ZERO, time))
+    tai = time if scale == "tai" else _sum(erfa.ufunc.utctai(MJD_ZERO, time))
     record = ObservingConditions(
         time=float(tai),
         ut1=NAN,
@@ -288,39 +285,34 @@ def conditions_at(
     >>> round(record.hour_angle - there.hour_angle, 2), there.boresight
     (1.0, (150.0, 2.0))
     """
-    with warnings.catch_warnings():
-        # far from today leap seconds are not known: the error is that of some seconds
-        warnings.simplefilter("ignore", erfa.ErfaWarning)
-        return _with_angles(conditions, float(right_ascension), float(declination))
-
-
-def _with_angles(
-    conditions: ObservingConditions, right_ascension: float, declination: float
-) -> ObservingConditions:
-    utc = erfa.taiutc(MJD_ZERO, conditions.time)
+    # the functions below erfa's own do not warn: far from today leap seconds are not known, but
+    # some seconds are all they can amount to
+    day, fraction, _ = erfa.ufunc.taiutc(MJD_ZERO, conditions.time)
+    utc = (day, fraction)
     ut1_utc, pole_x, pole_y = _earth_orientation(_sum(utc))
     place = (
         np.deg2rad(conditions.longitude), np.deg2rad(conditions.latitude), conditions.height,
         pole_x, pole_y,
     )  # fmt: skip
     ra, dec = np.deg2rad(right_ascension), np.deg2rad(declination)
-    still = (0.0, 0.0, 0.0, 0.0)
-    observed = erfa.atco13(ra, dec, *still, *utc, ut1_utc, *place, *_air(conditions), MICROMETRE)
-    apparent = erfa.atco13(ra, dec, *still, *utc, ut1_utc, *place, 0.0, 0.0, 0.0, MICROMETRE)
-    zenith = erfa.atoc13("A", 0.0, 0.0, *utc, ut1_utc, *place, 0.0, 0.0, 0.0, MICROMETRE)
-    ut1 = erfa.utcut1(*utc, ut1_utc)
+    still, vacuum = (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    moment = (*utc, ut1_utc, *place)
+    observed = erfa.ufunc.atco13(ra, dec, *still, *moment, *_air(conditions), MICROMETRE)
+    apparent = erfa.ufunc.atco13(ra, dec, *still, *moment, *vacuum, MICROMETRE)
+    zenith = erfa.ufunc.atoc13(b"A", 0.0, 0.0, *moment, *vacuum, MICROMETRE)
+    ut1 = erfa.ufunc.utcut1(*utc, ut1_utc)
     altitude = 90.0 - float(np.rad2deg(observed[1]))
     return replace(
         conditions,
         ut1=_sum(ut1),
-        right_ascension=right_ascension,
-        declination=declination,
+        right_ascension=float(right_ascension),
+        declination=float(declination),
         azimuth=float(np.rad2deg(observed[0])),
         altitude=altitude,
         airmass=airmass(altitude),
-        earth_rotation_angle=float(np.rad2deg(erfa.era00(*ut1))),
+        earth_rotation_angle=float(np.rad2deg(erfa.ufunc.era00(ut1[0], ut1[1]))),
         hour_angle=float(np.rad2deg(apparent[2])),
-        parallactic_angle=float(np.rad2deg(erfa.pas(ra, dec, *zenith))),
+        parallactic_angle=float(np.rad2deg(erfa.ufunc.pas(ra, dec, zenith[0], zenith[1]))),
     )
 
 
@@ -331,12 +323,11 @@ def _sum(date: Any) -> float:
 
 def _air(conditions: ObservingConditions) -> tuple[float, float, float]:
     """Return pressure (hPa), temperature (Celsius) and humidity (0 to 1) that lift the altitude."""
-    usual = 19.0 - 0.0065 * conditions.height
-    temperature = conditions.temperature if math.isfinite(conditions.temperature) else usual
-    scale_height = 8.31447 * (temperature + 273.15) / (9.80665 * 0.0289644)
-    standard = 101325.0 * math.exp(-conditions.height / scale_height)
-    pressure = conditions.pressure if math.isfinite(conditions.pressure) else standard
-    humidity = conditions.humidity if math.isfinite(conditions.humidity) else 40.0
+    given = (conditions.temperature, conditions.pressure, conditions.humidity)
+    temperature, pressure, humidity = (
+        float(value if math.isfinite(value) else usual)
+        for value, usual in zip(given, default_weather(conditions.height), strict=True)
+    )
     return pressure / 100.0, temperature, humidity / 100.0
 
 

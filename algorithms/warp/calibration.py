@@ -107,7 +107,7 @@ def change_background(
     return exposure.assign(image=changed.assign_attrs(image.attrs))
 
 
-def _rendered(model: Any, image: xr.DataArray) -> xr.DataArray:
+def _rendered(model: Any, image: xr.DataArray) -> Any:
     """Return a background at the pixels of an image."""
     if isinstance(model, xr.DataArray):
         return _fitting(model, image, "a background")

@@ -6,13 +6,12 @@ projection reaches is NaN.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.wcs import WCS, NoConvergence
 from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms.errors import GeometryError
@@ -206,10 +205,10 @@ def header_of(wcs: Any) -> dict[str, Any]:
 def _read(keys: Mapping[str, Any], name: str) -> WCS:
     header = keys if isinstance(keys, fits.Header) else fits.Header(dict(keys))
     try:
-        with warnings.catch_warnings():
-            # astropy mends dates and units of real headers and says so each time
-            warnings.simplefilter("ignore", FITSFixedWarning)
-            return WCS(header)
+        # mended in the second step, which unlike the first does not warn of each date and unit
+        wcs = WCS(header, fix=False)
+        wcs.wcs.fix()
+        return wcs
     except Exception as failure:
         raise GeometryError(f"{name} cannot be read from its FITS keys: {failure}") from failure
 
