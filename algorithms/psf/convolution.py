@@ -32,6 +32,7 @@ from skyloom.algorithms.units import squared_units
 __all__ = ["ConvolutionParameters", "convolve", "convolve_planes", "origin_of"]
 
 Floats = NDArray[np.float64]
+THERE: Final = 1 << 30  # pixels that are not missing; no plane has this bit
 GRID: Final = 3  # positions along each axis at which the reach of a kernel is looked up
 
 
@@ -112,9 +113,10 @@ def convolve(
     so is everything beyond the border. image = sum k v g / sum k g and variance =
     sum k^2 s g / (sum k g)^2 with g = 1 where valid, for kernels of any sum. Where sum k g is
     at most ``min_fraction`` of sum k: NaN, infinite variance and NO_DATA; where it lacks more than
-    ``max_lost`` of it: INEXACT_PSF. Pixels within half a kernel of the border get EDGE. NO_DATA
-    and INEXACT_PSF don't spread, EDGE spreads over the whole kernel, other bits over the box in
-    which the kernel exceeds ``spread_threshold`` of its peak.
+    ``max_lost`` of it: INEXACT_PSF. Pixels within half a kernel of the border, or of a missing
+    region that holds a whole kernel, get EDGE. NO_DATA and INEXACT_PSF don't spread, EDGE spreads
+    over the whole kernel, other bits over the box in which the kernel exceeds
+    ``spread_threshold`` of its peak.
 
     Examples
     --------
@@ -321,7 +323,8 @@ def spread_mask(
     no_data = v.MASK_PLANES["NO_DATA"]
     go = v.plane_bits(parameters.whole_kernel_planes)
     stay = v.plane_bits(v.MASK_PLANES) & ~(go | v.plane_bits(["NO_DATA", "INEXACT_PSF"]))
-    any_near, any_far = sort_out(image, variance, bits, (no_data, stay, go), missing, near, far)
+    codes = (no_data, THERE, stay, go)
+    any_near, any_far = sort_out(image, variance, bits, codes, missing, near, far)
     if any_near:
         spread = np.empty(image.shape, np.int32)
         spread_bits(near, *core_of(field, parameters.spread_threshold), spread)
@@ -329,8 +332,15 @@ def spread_mask(
         spread = np.zeros(image.shape, np.int32)
     if not any_far:
         return missing, np.ones(image.shape, np.bool_), spread
-    spread_bits(far, field.sides[0] // 2, field.sides[1] // 2, wide)
+    half_y, half_x = field.sides[0] // 2, field.sides[1] // 2
+    spread_bits(far, half_y, half_x, wide)
     spread |= wide & np.int32(go)
+    empty = (wide & np.int32(THERE)) == 0
+    if max(half_y, half_x) > 0 and empty.any():
+        # missing regions that hold a whole kernel, and what is half a kernel from them
+        far[:] = np.where(empty, np.int32(v.MASK_PLANES["EDGE"]), np.int32(0))
+        spread_bits(far, 2 * half_y, 2 * half_x, near)
+        spread |= near
     return missing, (wide & np.int32(no_data)) == 0, spread
 
 

@@ -175,7 +175,7 @@ def field_of_terms(
     return KernelField(images, np.ascontiguousarray(left[:, :count].T), order, limits)
 
 
-def squared(field: KernelField, tolerance: float = 1e-5) -> KernelField:
+def squared(field: KernelField, tolerance: float = 1e-4) -> KernelField:
     """Return the field of the square of each value of the kernel.
 
     Examples

@@ -95,18 +95,19 @@ def sort_out(
     image: Pixels,
     variance: Pixels,
     mask: Mask,
-    codes: tuple[int, int, int],
+    codes: tuple[int, int, int, int],
     missing: NDArray[np.bool_],
     near: Mask,
     far: Mask,
 ) -> tuple[bool, bool]:
     """Mark missing pixels, and part the bits of the others into those that go near and far.
 
-    ``codes`` are NO_DATA, which missing pixels get in ``far``, the bits that stay near and those
-    that go far. Variances and masks of no rows don't count. Returns whether any bit goes near,
-    and far; what is not needed is not written.
+    ``codes`` are NO_DATA and another bit, one of which each pixel gets in ``far``, missing or not,
+    the bits that stay near and those that go far. Variances and masks of no rows don't count.
+    Returns whether any bit goes near, and far; what is not needed is not written.
     """
-    no_data, stay, go = np.int32(codes[0]), np.int32(codes[1]), np.int32(codes[2])
+    no_data, there = np.int32(codes[0]), np.int32(codes[1])
+    stay, go = np.int32(codes[2]), np.int32(codes[3])
     any_near, any_far, any_missing = np.int32(0), np.int32(0), False
     for y in range(image.shape[0]):
         pixels, gaps = image[y], missing[y]
@@ -132,7 +133,7 @@ def sort_out(
         for y in range(image.shape[0]):
             for x in range(image.shape[1]):
                 bit = mask[y, x] & go if any_far != 0 else np.int32(0)
-                far[y, x] = bit | no_data if missing[y, x] else bit
+                far[y, x] = bit | (no_data if missing[y, x] else there)
     return any_near != 0, any_missing or any_far != 0
 
 

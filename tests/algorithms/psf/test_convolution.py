@@ -181,6 +181,18 @@ def test_the_edge_reaches_exactly_half_a_kernel_in():
     assert int((~edge).sum()) == 40 * 60
 
 
+def test_the_edge_of_a_detector_inside_the_image_is_an_edge_and_that_of_a_hole_is_not():
+    given = exposure_of((80, 90), holes=0)
+    image = given["image"].values
+    image[:, 50:] = np.nan
+    image[30:33, 20:23] = np.nan
+    found = convolve(given, kernel_of(np.full((9, 11), 1 / 99)))
+    edge = (found["mask"].values & BITS["EDGE"]) != 0
+    assert edge[4:-4, 45:].all()
+    assert not edge[4:-4, 5:45].any()
+    assert ((found["mask"].values[4:-4, 5:45] & BITS["INEXACT_PSF"]) != 0).any()
+
+
 @pytest.mark.parametrize(
     ("plane", "threshold", "half"),
     [("SAT", 0.0, 7), ("SAT", 0.5, 3), ("SAT", 1.0, 0), ("EDGE", 0.5, 7), ("COSMIC_RAY", 0.5, 3)],
