@@ -6,6 +6,7 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
+from photutils.psf_matching import make_wiener_kernel
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import DroppedInputWarning
@@ -22,6 +23,7 @@ from skyloom.algorithms.psf import (
     psf_at_points,
     psf_fwhm,
 )
+from skyloom.algorithms.psf.fourier_kernels import fourier_kernels
 
 BOX = (0, 400, 0, 500)
 COMPAT = MatchingParameters(method="alard_lupton")
@@ -79,6 +81,21 @@ def test_matched_images_differ_from_the_target_by_less_than_a_thousandth(model, 
     assert float(kernel["residual"].max()) <= 1e-3
     assert float(kernel["sum_deviation"]) <= 1e-4
     assert float(kernel["kernel"].sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("image", [gaussian_psf(4.0), moffat_psf(4.5, axis_ratio=0.85, angle=30)])
+def test_kernels_are_those_of_photutils_before_they_are_cut(image):
+    target, padded = gaussian_psf(7.7, size=95).values, np.zeros((95, 95))
+    margin = (95 - len(image)) // 2
+    padded[margin : 95 - margin, margin : 95 - margin] = image
+    ours = fourier_kernels(padded[None], target, 95, 1e-3)[0]
+    theirs = make_wiener_kernel(padded, target, regularization=1e-6)
+    np.testing.assert_allclose(ours / ours.sum(), theirs, atol=1e-12)
+    kernel = matching_kernel(constant(image), 7.7, BOX)
+    cut = evaluate_kernel(kernel, 0.0, 0.0).values
+    half = len(cut) // 2
+    part = theirs[47 - half : 48 + half, 47 - half : 48 + half]
+    np.testing.assert_allclose(cut, part, atol=1e-3 * part.max())
 
 
 @pytest.mark.parametrize(("width", "factor"), [(4.0, 0.010), (6.0, 0.019)])
