@@ -11,16 +11,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from skyloom.algorithms.clipping import QUARTILE_TO_SIGMA
-from skyloom.algorithms.compiled import compiled
+from skyloom.algorithms.clipping import BLOCK, QUARTILE_TO_SIGMA
+from skyloom.algorithms.compiled import compiled, compiled_dividing
 from skyloom.algorithms.sorting_network import sort_rows
 from skyloom.algorithms.stack_kernels import (
     BY_INPUT,
     GROUP,
     LARGEST,
     TILE,
-    count_row,
-    first_values,
     join_planes,
     load_row,
     next_pass,
@@ -66,6 +64,77 @@ def add_variances(
         term = factor * np.float64(variances[i])
         inside = abs(np.float64(row[i]) - center[i]) <= half_width[i]
         propagated[i] += term if inside else 0.0
+
+
+@compiled
+def count_good(row: Plane, largest: Plane, count: Planes) -> int:
+    """Add 1 where a value may be used, and return the number of these."""
+    total = 0
+    for i in range(row.size):
+        count[i] += np.int32(row[i] <= largest[0])
+    for i in range(row.size):
+        total += int(row[i] <= largest[0])
+    return total
+
+
+@compiled
+def add_values(
+    row: Plane,
+    mask: Planes,
+    variances: Plane,
+    weight: float,
+    factor: float,
+    largest: Plane,
+    weight_sum: Doubles,
+    first: Doubles,
+    propagated: Doubles,
+    used: Planes,
+    all_: Planes,
+) -> None:
+    """Add weight, weight x value, factor x variance and planes of the values that may be used."""
+    limit = largest[0]
+    for i in range(variances.size):
+        good = row[i] <= limit
+        value = np.float64(row[i]) if good else 0.0
+        weight_sum[i] += weight if good else 0.0
+        first[i] += weight * value
+    # loops over few arrays: the compiler checks in each that none overlap, or has no vectors
+    for i in range(variances.size):
+        variance = np.float64(variances[i]) if row[i] <= limit else 0.0
+        propagated[i] += factor * variance
+    for i in range(mask.size):
+        used[i] |= mask[i] if row[i] <= limit else np.int32(0)
+        all_[i] |= mask[i]
+
+
+@compiled
+def add_left_out(mask: Planes, bit: int, good: Planes, weight: float, rejected: Doubles) -> None:
+    """Add the weight where a value that may not be used has a plane."""
+    for i in range(mask.size):
+        rejected[i] += weight if (good[i] == 0) & ((mask[i] & bit) != 0) else 0.0
+
+
+@compiled
+def limit_first_pass(
+    rows: Plane,
+    variances: Plane,
+    factors: Doubles,
+    noise_clip: float,
+    count: Planes,
+    center: Doubles,
+    half_width: Doubles,
+    work: Doubles,
+) -> None:
+    """Lower half widths to some standard deviations of the warps, but keep two values at least."""
+    everywhere, total, nearest, second = work[0], work[1], work[2], work[3]
+    everywhere[:] = LARGEST
+    total[:] = 0.0
+    for k in range(rows.shape[0]):
+        add_variances(rows[k], variances[k], factors[k] ** 2, center, everywhere, total)
+    two_nearest(rows, center, nearest, second)
+    for i in range(center.size):
+        width = max(noise_clip * math.sqrt(total[i] / max(count[i], 1)), second[i])
+        half_width[i] = width if width < half_width[i] else half_width[i]
 
 
 @compiled
@@ -123,7 +192,7 @@ def told_planes(used: int, all_: int, clipped: bool, bits: Planes) -> int:
 
 
 @compiled
-def coadd_pixels(
+def clipped_pixels(
     images: Plane,
     masks: Planes,
     variances: Plane,
@@ -136,7 +205,7 @@ def coadd_pixels(
     pairs: NDArray[np.int64],
     ranks: NDArray[np.int64],
     fractions: Doubles,
-    options: tuple[bool, float, int, bool, float],
+    options: tuple[float, int, bool, float],
     image: Plane,
     variance: Plane,
     planes: Planes,
@@ -144,19 +213,21 @@ def coadd_pixels(
     weight_sum: Plane,
     centers: Plane,
     half_widths: Plane,
+    good_counts: NDArray[np.int64],
 ) -> None:
-    """Write the mean of every pixel over the warps, with variance, planes, number and weight.
+    """Write the clipped mean of every pixel over the warps, with variance, planes and counts.
 
-    Also written are center and half width of the interval of the values used.
+    Also written are center and half width of the interval of the values used; ``good_counts`` are
+    raised by the number of values of each warp that may be used.
 
     ``factors`` multiply the values of a warp. ``bits`` hold the planes that leave a value out and
     those that are told, see the constants; ``watched`` are planes that are also told where the
-    weight left out exceeds ``fractions_of_weight`` of it. ``options``: whether to clip, clip,
+    weight left out exceeds ``fractions_of_weight`` of it. ``options``: clip,
     passes, variance from the inputs, and what limits the half width of the first pass, in standard
     deviations of the warps (infinity for nothing). Absent masks have no pixels; planes come in as
     0.
     """
-    clipping, clip, iterations, propagate, noise_clip = options
+    clip, iterations, propagate, noise_clip = options
     n, size = images.shape
     grouped = (n + GROUP - 1) // GROUP * GROUP
     rows = np.full((grouped, TILE), largest[1], np.float32)
@@ -169,7 +240,6 @@ def coadd_pixels(
     iqr, center, half_width = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     mean, spread, propagated = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     sums, rejected = np.empty((5, TILE)), np.empty(TILE)
-    everywhere = np.full(TILE, LARGEST)
     for start in range(0, size, TILE):
         stop = min(start + TILE, size)
         here = planes[start:stop]
@@ -178,39 +248,29 @@ def coadd_pixels(
             row = rows[k]
             load_row(images[k, start:stop], masks[k, start:stop], bits, factors[k], largest, row)
             hide_row(variances[k, start:stop], largest, row)
-            count_row(row, largest, count)
-        passes = 1
-        half_width[:] = LARGEST
-        if clipping:
-            ordered[:] = rows
-            sort_rows(ordered[:n], pairs)
-            tile_quartiles(ordered, count, ranks, fractions, center, iqr)
-            passes = iterations
-            for i in range(TILE):
-                width = clip * QUARTILE_TO_SIGMA * iqr[i]
-                half_width[i] = LARGEST if width > LARGEST else width
-            if noise_clip < LARGEST:
-                propagated[:] = 0.0
-                for k in range(n):
-                    add_variances(
-                        rows[k],
-                        variances[k, start:stop],
-                        factors[k] * factors[k],
-                        center,
-                        everywhere,
-                        propagated,
-                    )
-                two_nearest(rows[:n], center, mean, spread)
-                for i in range(TILE):
-                    width = noise_clip * math.sqrt(propagated[i] / max(count[i], 1))
-                    width = max(width, spread[i])  # what varies keeps two values at least
-                    half_width[i] = width if width < half_width[i] else half_width[i]
-        else:
-            first_values(rows[:n], center)
-        for index in range(passes):
+            good_counts[k] += count_good(row, largest, count)
+        all_planes[:] = 0
+        ordered[:] = rows
+        sort_rows(ordered[:n], pairs)
+        tile_quartiles(ordered, count, ranks, fractions, center, iqr)
+        for i in range(TILE):
+            width = clip * QUARTILE_TO_SIGMA * iqr[i]
+            half_width[i] = LARGEST if width > LARGEST else width
+        if noise_clip < LARGEST:
+            limit_first_pass(
+                rows[:n],
+                variances[:, start:stop],
+                factors,
+                noise_clip,
+                count,
+                center,
+                half_width,
+                sums,
+            )
+        for index in range(iterations):
             sums_of_pass(rows, unused, padded, BY_INPUT, center, half_width, sums)
             solve_pass(sums[0], sums[1], sums[2], sums[3], sums[4], mean, spread)
-            if index + 1 < passes:
+            if index + 1 < iterations:
                 next_pass(count, mean, spread, clip, center, half_width)
         if propagate:
             propagated[:] = 0.0
@@ -219,12 +279,9 @@ def coadd_pixels(
                 add_variances(
                     rows[k], variances[k, start:stop], factor, center, half_width, propagated
                 )
-        all_planes[:] = 0
         if masks.shape[1] > 0:
             for k in range(n):
-                join_planes(
-                    rows[k], masks[k, start:stop], center, half_width, here, all_planes[: here.size]
-                )
+                join_planes(rows[k], masks[k, start:stop], center, half_width, here, all_planes)
         for j in range(watched.size):
             if any_has(all_planes, watched[j]):
                 rejected[:] = 0.0
@@ -277,37 +334,53 @@ def add_warp(
     factor: float,
     bits: Planes,
     watched: Planes,
+    largest: Plane,
     sums: Doubles,
     count: NDArray[np.int16],
     used_planes: Planes,
     all_planes: Planes,
     rejected: Doubles,
-) -> None:
-    """Add a warp to the sums of every pixel.
+) -> int:
+    """Add a warp to the sums of every pixel, and return the number of its good pixels.
 
     Rows of ``sums`` are those of weight, weight x value, weight² x variance and, if there are
-    five, weight² and weight x value²; ``rejected`` is (plane, pixel).
+    five, weight² and weight x value²; ``rejected`` is (plane, pixel). Both may be longer.
     """
-    second = sums.shape[0] > 3
-    for i in range(image.size):
-        planes = mask[i] if mask.size else np.int32(0)
-        v, s = np.float64(image[i]) * factor, np.float64(variance[i]) * (factor * factor)
-        good = (planes & bits[BAD]) == 0
-        good = good and abs(v) <= LARGEST and s >= 0.0 and s <= LARGEST
-        all_planes[i] |= planes
-        if good:
-            sums[0, i] += weight
-            sums[1, i] += weight * v
-            sums[2, i] += weight * weight * s
-            if second:
-                sums[3, i] += weight * weight
-                sums[4, i] += weight * v * v
-            count[i] += np.int16(1)
-            used_planes[i] |= planes
-        else:
-            for j in range(watched.size):
-                if planes & watched[j]:
-                    rejected[j, i] += weight
+    row, good_count = np.empty(TILE, np.float32), np.empty(TILE, np.int32)
+    total = 0
+    for start in range(0, image.size, TILE):
+        stop = min(start + TILE, image.size)
+        part = mask[start:stop]
+        variances = variance[start:stop]
+        load_row(image[start:stop], part, bits, factor, largest, row)
+        hide_row(variances, largest, row)
+        good_count[:] = 0
+        total += count_good(row, largest, good_count)
+        add_values(
+            row,
+            part,
+            variances,
+            weight,
+            (weight * factor) ** 2,
+            largest,
+            sums[0, start:stop],
+            sums[1, start:stop],
+            sums[2, start:stop],
+            used_planes[start:stop],
+            all_planes[start:stop],
+        )
+        counted = count[start:stop]
+        for i in range(counted.size):
+            counted[i] += np.int16(good_count[i])
+        if sums.shape[0] > 3:
+            for i in range(stop - start):
+                value = np.float64(row[i]) if good_count[i] > 0 else 0.0
+                sums[3, start + i] += weight * weight * good_count[i]
+                sums[4, start + i] += weight * value * value
+        for j in range(watched.size):
+            if any_has(part, watched[j]):
+                add_left_out(part, watched[j], good_count, weight, rejected[j, start:stop])
+    return total
 
 
 @compiled
@@ -327,24 +400,111 @@ def finish_pixels(
 ) -> None:
     """Write mean, variance, planes and weight of every pixel from its sums, see `add_warp`."""
     propagate = sums.shape[0] == 3
-    for i in range(count.size):
-        weight = sums[0, i]
-        value, error = NAN, INFINITY
-        if count[i] > 0:
-            value = sums[1, i] / weight
-            if propagate:
-                error = sums[2, i] / (weight * weight)
-            elif count[i] == 1:
-                error = NAN
-            else:
-                squares = sums[3, i]
+    size = count.size
+    divide(sums[0, :size], sums[1, :size], sums[2, :size], count, image, variance, weight_sum)
+    if not propagate:
+        for i in range(size):
+            weight, squares = sums[0, i], sums[3, i]
+            error = NAN if count[i] == 1 else INFINITY
+            if count[i] > 1:
+                value = sums[1, i] / weight
                 spread = sums[4, i] / weight - value * value
                 error = spread * squares / (weight * weight - squares)
-        used = used_planes[i]
+            variance[i] = INFINITY if error <= 0.0 else error
+    for i in range(size):
+        planes[i] = used_planes[i]
+        if all_planes[i] == 0 and count[i] > 0 and variance[i] < INFINITY:
+            continue
         for j in range(watched.size):
-            limit = fractions_of_weight[j] * (weight + rejected[j, i]) * JUST_ABOVE
+            limit = fractions_of_weight[j] * (sums[0, i] + rejected[j, i]) * JUST_ABOVE
             if rejected[j, i] > limit:
-                used |= watched[j]
-        told = told_planes(used, all_planes[i], False, bits)
-        image[i], variance[i], planes[i] = settled(value, error, told, propagate, bits)
-        weight_sum[i] = np.float32(weight)
+                planes[i] |= watched[j]
+        planes[i] = told_planes(planes[i], all_planes[i], False, bits)
+        if count[i] == 0 or (propagate and not variance[i] < INFINITY):
+            image[i] = NAN
+            planes[i] |= bits[NO_DATA]
+
+
+@compiled_dividing
+def divide(
+    weight: Doubles,
+    first: Doubles,
+    propagated: Doubles,
+    count: NDArray[np.int16],
+    image: Plane,
+    variance: Plane,
+    weight_sum: Plane,
+) -> None:
+    """Write mean, variance and weight from sums; an infinite variance where it is not positive."""
+    for i in range(count.size):
+        total = weight[i] if weight[i] > 0.0 else 1.0
+        image[i] = np.float32(first[i] / total)
+    for i in range(count.size):
+        total = weight[i] if weight[i] > 0.0 else 1.0
+        error = propagated[i] / (total * total)
+        variance[i] = np.float32(error if error > 0.0 else INFINITY)
+    for i in range(count.size):
+        weight_sum[i] = np.float32(weight[i])
+
+
+@compiled
+def mean_pixels(
+    images: Plane,
+    masks: Planes,
+    variances: Plane,
+    factors: Doubles,
+    weights: Doubles,
+    bits: Planes,
+    watched: Planes,
+    fractions_of_weight: Doubles,
+    largest: Plane,
+    propagate: bool,
+    image: Plane,
+    variance: Plane,
+    planes: Planes,
+    counted: NDArray[np.int16],
+    weight_sum: Plane,
+    good_counts: NDArray[np.int64],
+) -> None:
+    """Write the mean of every pixel over the warps; arguments are those of `clipped_pixels`."""
+    sums, rejected = np.empty((3 if propagate else 5, BLOCK)), np.empty((watched.size, BLOCK))
+    used, all_ = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
+    for start in range(0, image.size, BLOCK):
+        stop = min(start + BLOCK, image.size)
+        size = stop - start
+        count = counted[start:stop]
+        sums[:] = 0.0
+        rejected[:] = 0.0
+        used[:] = 0
+        all_[:] = 0
+        count[:] = 0
+        for k in range(images.shape[0]):
+            good_counts[k] += add_warp(
+                images[k, start:stop],
+                masks[k, start:stop],
+                variances[k, start:stop],
+                weights[k],
+                factors[k],
+                bits,
+                watched,
+                largest,
+                sums,
+                count,
+                used[:size],
+                all_[:size],
+                rejected,
+            )
+        finish_pixels(
+            sums,
+            count,
+            used[:size],
+            all_[:size],
+            rejected,
+            bits,
+            watched,
+            fractions_of_weight,
+            image[start:stop],
+            variance[start:stop],
+            planes[start:stop],
+            weight_sum[start:stop],
+        )

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.coadd.coadd_kernels import coadd_pixels
+from skyloom.algorithms.coadd.coadd_kernels import clipped_pixels, mean_pixels
 from skyloom.algorithms.coadd.inputs import Planes, Warps, masked, own_mask, warps_of
 from skyloom.algorithms.coadd.parameters import CoaddParameters, Statistic
 from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
@@ -26,6 +26,7 @@ __all__ = ["NANOJANSKY_ZERO_POINT", "apply_artifacts", "coadd", "zero_point_scal
 NANOJANSKY_ZERO_POINT = 31.4
 """AB magnitude of 1 nJy."""
 
+PLANES = ("image", "variance", v.MASK, "n_image", "weight_sum")
 Numbers = xr.DataArray | NDArray[Any] | Sequence[float]
 Columns = dict[str, NDArray[Any]]
 
@@ -89,7 +90,7 @@ def coadd(
         Takes the place of that of the parameters.
     weights : DataArray or sequence over ``visit``, in the order of the warps, optional
         Without them each warp weighs what `warp_weight` says, 1 over its mean variance.
-        0 leaves a warp out.
+        Given weights are trusted, and each warp is read only once. 0 leaves a warp out.
     zero_points : DataArray or sequence over ``visit``, AB magnitude of 1 unit, optional
         The warps are scaled to nJy by them; without them they must be on one scale already.
     artifacts : DataArray (visit, y, x), integer, optional
@@ -181,7 +182,10 @@ def coadd_with_intervals(
     made, planes = _coadd(ordered, _labels(warps), weights, None, parameters)
     attrs = {"units": ordered.units}
     return made.assign(
-        {name: ((v.Y, v.X), planes[name], attrs) for name in ("center", "half_width")}
+        {
+            name: ((v.Y, v.X), planes[name].reshape(ordered.shape), attrs)
+            for name in ("center", "half_width")
+        }
     )
 
 
@@ -196,10 +200,15 @@ def _coadd(
     rules = rules_of(parameters)
     scales, units = scales_of(zero_points, warps, given)
     columns = weigh(warps, weights, scales, given, parameters)
-    used = usable(warps, columns)
-    planes = _tile_by_tile(
-        warps.keep(used), columns["weight"][used], scales[used], rules, parameters
-    )
+    used = columns["weight"] > 0
+    planes: Columns = {}
+    if used.any():
+        planes, good = _tile_by_tile(
+            warps.keep(used), columns["weight"][used], scales[used], rules, parameters
+        )
+        columns["good_count"][used] = good
+        forget_empty(columns)
+    _tell(warps, columns)
     table = inputs_table(warps, columns, units)
     made = coadd_dataset(planes, warps.shape, table, units, warps.coords, warps.attrs)
     return made, planes
@@ -328,25 +337,29 @@ def weigh(
     given: Sequence[Any],
     parameters: CoaddParameters,
 ) -> Columns:
-    """Return the columns of the table of inputs; warps are read one after the other."""
+    """Return the columns of the table of inputs.
+
+    Without given weights the warps are read one after the other.
+    """
     size = warps.visits.size
     chosen = numbers_of(weights, warps, given, "weights")
     if chosen is not None and not (np.isfinite(chosen) & (chosen >= 0)).all():
         raise ValueError(f"weights must be finite and >= 0, got {chosen.tolist()}")
     mean, count = np.empty(size), np.empty(size, np.int64)
     dropped = rules_of(parameters).dropped
-    for index in range(size):
+    if chosen is not None:  # measured already: the warps are read only once
+        mean[:], count[:] = np.nan, 0
+    for index in range(size if chosen is None else 0):
         image, mask, variance = warps.read_one(index)
         mean[index], count[index] = mean_variance(image, mask & ~dropped, variance, parameters)
     mean *= scales**2
-    status = status_of(mean, count)
     if chosen is None:
+        status = status_of(mean, count)
         good = status == v.InputStatus.OK
         chosen = np.where(good, 1.0 / np.where(good, mean, 1.0), 0.0)
     else:
-        unwanted = (chosen == 0) & (status == v.InputStatus.OK)
-        status = np.where(unwanted, v.InputStatus.NO_WEIGHT, status).astype(np.int8)
-        chosen = np.where(status == v.InputStatus.OK, chosen, 0.0)
+        code = v.InputStatus
+        status = np.where(chosen > 0, code.OK, code.NO_WEIGHT).astype(np.int8)
     return {
         "weight": chosen,
         "scale": scales,
@@ -356,11 +369,18 @@ def weigh(
     }
 
 
-def usable(warps: Warps, columns: Columns) -> NDArray[np.bool_]:
-    """Return which warps are used; warn of those that are not, raise if none is."""
-    used: NDArray[np.bool_] = columns["weight"] > 0
+def forget_empty(columns: Columns) -> None:
+    """Say of warps with a weight and without a good value that they have no data."""
+    empty = (columns["weight"] > 0) & (columns["good_count"] == 0)
+    columns["weight"][empty] = 0.0
+    columns["status"][empty] = v.InputStatus.NO_DATA
+
+
+def _tell(warps: Warps, columns: Columns) -> None:
+    """Warn of the warps that are not used, raise if none is."""
+    used = columns["weight"] > 0
     if used.all():
-        return used
+        return
     reasons = ", ".join(
         f"{visit}: {v.InputStatus(int(status)).name}"
         for visit, status in zip(warps.visits[~used], columns["status"][~used], strict=True)
@@ -370,9 +390,8 @@ def usable(warps: Warps, columns: Columns) -> NDArray[np.bool_]:
     told = columns["status"][~used] != v.InputStatus.NO_WEIGHT
     if told.any():
         warnings.warn(
-            f"warps are left out of the coadd; visit {reasons}", DroppedInputWarning, stacklevel=3
+            f"warps are left out of the coadd; visit {reasons}", DroppedInputWarning, stacklevel=4
         )
-    return used
 
 
 def _tile_by_tile(
@@ -381,24 +400,33 @@ def _tile_by_tile(
     scales: NDArray[np.float64],
     rules: Rules,
     parameters: CoaddParameters,
-) -> dict[str, NDArray[Any]]:
-    """Return the planes of the coadd; a tile of all warps is in memory at a time."""
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Return the planes of the coadd and the number of good values of each warp.
+
+    A tile of all warps is in memory at a time.
+    """
     height, width = warps.shape
-    kinds: dict[str, Any] = {"image": np.float32, "variance": np.float32, v.MASK: np.int32}
-    kinds |= {"n_image": np.int16, "weight_sum": np.float32}
-    kinds |= {"center": np.float32, "half_width": np.float32}
-    planes = {name: np.empty((height, width), kind) for name, kind in kinds.items()}
+    types = (np.float32, np.float32, np.int32, np.int16, np.float32)
+    kinds: dict[str, Any] = dict(zip(PLANES, types, strict=True))
+    if parameters.statistic == "clipped_mean":
+        kinds |= {"center": np.float32, "half_width": np.float32}
+    planes: Columns = {}
+    good = np.zeros(warps.visits.size, np.int64)
     for place in warps.places():
         read = warps.read(place)
         if rules.dropped:
             read = read._replace(mask=read.mask & ~rules.dropped)
         size = read.image.shape[1]
         tile = {name: np.zeros(size, kind) for name, kind in kinds.items()}
-        _coadd_tile(read, weights, scales, rules, parameters, tile)
+        _coadd_tile(read, weights, scales, rules, parameters, tile, good)
+        if size == height * width:
+            planes = tile
+            continue
         where = place[v.Y], place[v.X]
-        for name, plane in planes.items():
-            plane[where] = tile[name].reshape(plane[where].shape)
-    return planes
+        for name, values in tile.items():
+            plane = planes.setdefault(name, np.empty((height, width), values.dtype))
+            plane[where] = values.reshape(plane[where].shape)
+    return planes, good
 
 
 def _coadd_tile(
@@ -408,26 +436,20 @@ def _coadd_tile(
     rules: Rules,
     parameters: CoaddParameters,
     tile: dict[str, NDArray[Any]],
+    good: NDArray[np.int64],
 ) -> None:
     size = read.image.shape[0]
-    coadd_pixels(
-        read.image,
-        read.mask,
-        read.variance,
-        scales,
-        weights,
-        rules.bits,
-        rules.watched,
-        rules.fractions,
-        limits_of(np.dtype(np.float32)),
+    largest = limits_of(np.dtype(np.float32))
+    planes = (*read, scales, weights, rules.bits, rules.watched, rules.fractions, largest)
+    propagate = parameters.error == "input"
+    if parameters.statistic == "mean":
+        mean_pixels(*planes, propagate, *(*(tile[name] for name in PLANES), good))
+        return
+    noise_clip = np.inf if parameters.noise_clip is None else parameters.noise_clip
+    clipped_pixels(
+        *planes,
         comparisons(size),
         *rank_tables(size),
-        (
-            parameters.statistic == "clipped_mean",
-            parameters.clip,
-            parameters.iterations,
-            parameters.error == "input",
-            np.inf if parameters.noise_clip is None else parameters.noise_clip,
-        ),
-        *tile.values(),
+        (parameters.clip, parameters.iterations, propagate, noise_clip),
+        *(*tile.values(), good),
     )

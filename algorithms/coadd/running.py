@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd.coadd_kernels import add_warp, finish_pixels
-from skyloom.algorithms.coadd.coadding import Numbers, scales_of, weigh
+from skyloom.algorithms.coadd.coadding import Numbers, forget_empty, scales_of, weigh
 from skyloom.algorithms.coadd.inputs import FRAME, Warps, planes_of, split_columns, warps_of
 from skyloom.algorithms.coadd.parameters import CoaddParameters
 from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.stack_arrays import limits_of
 
 __all__ = ["accumulate", "finish_coadd", "merge_accumulated"]
 
@@ -89,18 +90,25 @@ def accumulate(
         columns = weigh(
             ordered, _of_one(weights, index), scales, ordered.visits.tolist(), parameters
         )
-        table = inputs_table(ordered, columns, units)
-        about = table.assign_coords({n: (v.VISIT, [c.item()]) for n, c in _scalars(ordered)})
         attrs = ordered.attrs | {"units": units, PARAMETERS: parameters.model_dump_json()}
         if total is None:
-            total = _blank(ordered.shape, rules, parameters.error == "scatter")
-            total = total.assign(dict(about.variables)).assign_attrs(attrs)
-            total = total.assign_coords(_axes(ordered)).set_coords(list(about.coords))
+            sums = _blank(ordered.shape, rules, parameters.error == "scatter")
+            sums = sums.assign_attrs(attrs).assign_coords(_axes(ordered))
         else:
+            sums = total
             _check_alike(total.attrs, attrs, dict(total.sizes), ordered.shape)
-            total = _with_table(total, about)
         if columns["weight"][0] > 0:
-            _add(total, ordered, float(columns["weight"][0]), float(scales[0]), rules)
+            columns["good_count"][:] = _add(
+                sums, ordered, float(columns["weight"][0]), float(scales[0]), rules
+            )
+            forget_empty(columns)
+        table = inputs_table(ordered, columns, units)
+        about = table.assign_coords({n: (v.VISIT, [c.item()]) for n, c in _scalars(ordered)})
+        total = (
+            _with_table(sums, about)
+            if total is not None
+            else sums.assign(dict(about.variables)).set_coords(list(about.coords))
+        )
     if total is None:
         raise NoUsableDataError("no inputs: there are no warps to coadd")
     return total
@@ -134,8 +142,9 @@ def _blank(shape: tuple[int, int], rules: Rules, scatter: bool) -> xr.Dataset:
     )
 
 
-def _add(total: xr.Dataset, warps: Warps, weight: float, scale: float, rules: Rules) -> None:
-    """Add a warp to sums that nobody else has seen yet."""
+def _add(total: xr.Dataset, warps: Warps, weight: float, scale: float, rules: Rules) -> int:
+    """Add a warp to sums that nobody else has seen yet, and return its good pixels."""
+    good = 0
     pixels = {name: total[name].values for name in PIXELS}
     width = warps.shape[1]
     for place in warps.places():
@@ -148,7 +157,7 @@ def _add(total: xr.Dataset, warps: Warps, weight: float, scale: float, rules: Ru
             part = values[where]
             flat = part.reshape(*part.shape[:-2], -1)
             parts[name] = flat if whole_rows and values.ndim == 2 else np.ascontiguousarray(flat)
-        add_warp(
+        good += add_warp(
             read.image[0],
             read.mask[0] & ~rules.dropped,
             read.variance[0],
@@ -156,10 +165,12 @@ def _add(total: xr.Dataset, warps: Warps, weight: float, scale: float, rules: Ru
             scale,
             rules.bits,
             rules.watched,
+            limits_of(np.dtype(np.float32)),
             *parts.values(),
         )
         for name, values in pixels.items():
             values[where] = parts[name].reshape(values[where].shape)
+    return good
 
 
 def _with_table(total: xr.Dataset, about: xr.Dataset) -> xr.Dataset:

@@ -371,6 +371,24 @@ def test_warps_that_cannot_be_used_are_left_out_and_named(warps):
         coadd([])
 
 
+def test_given_weights_are_trusted_and_warps_without_values_told(warps):
+    weights = np.ones(8)
+    empty = warp_of(1, 5.0, bits=BIT["NO_DATA"], shape=SHAPE)
+    with pytest.warns(DroppedInputWarning, match="visit 1: NO_DATA"):
+        made = coadd([empty, *warps], weights=weights)
+    expected = coadd(warps, weights=weights[1:])
+    np.testing.assert_array_equal(made["image"], expected["image"])
+    assert made["input_weight"].values.tolist() == [0.0] + [1.0] * 7
+    assert np.isnan(made["input_mean_variance"].values).all()
+    good = np.isfinite(warps[0]["image"].values) & np.isfinite(warps[0]["variance"].values)
+    good &= (warps[0]["mask"].values & v.plane_bits(["SAT", "EDGE"])) == 0
+    assert made["input_good_count"].values[:2].tolist() == [0, good.sum()]
+    assert_same(finish_coadd(accumulate([empty, *warps], weights=weights)), made, rtol=1e-6)
+    assert_same(finish_coadd(accumulate(warps, weights=weights[1:])), expected, rtol=1e-6)
+    with pytest.raises(NoUsableDataError, match="visit 1: NO_DATA"):
+        coadd([empty], weights=[1.0])
+
+
 def test_a_weight_of_zero_leaves_a_warp_out(warps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
