@@ -258,6 +258,27 @@ class MatchStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class RejectedInput(IntFlag):
+    """Why a detector is not among the inputs of a patch; 0 means that it is."""
+
+    NONE = 0
+    EXCLUDED = 1
+    BAD_WCS = 2
+    NO_OVERLAP = 4
+    NO_CALIBRATION = 8
+    NO_PSF = 16
+    NO_APERTURE_CORRECTION = 32
+    SEEING = 64
+    ELLIPTICITY_RESIDUAL = 128
+    SIZE_SCATTER = 256
+    TRACE_RADIUS_RANGE = 512
+    APERTURE_FLUX_RANGE = 1024
+    APERTURE_CORRECTION_RANGE = 2048
+    FEW_STARS = 4096
+    STAR_ELLIPTICITY = 8192
+    UNNORMALIZED_ELLIPTICITY = 16384
+
+
 class WarpStatus(IntEnum):
     """Whether an exposure gave a warp, and why not."""
 

@@ -17,10 +17,12 @@ from skyloom.algorithms.warp.noise import noise_seed, variance_of_sum, warp_nois
 from skyloom.algorithms.warp.parameters import WarpParameters
 from skyloom.algorithms.warp.positions import PixelsOnSky, sky_pixels
 from skyloom.algorithms.warp.resampling import kernel_weights
+from skyloom.algorithms.warp.selection import SelectionParameters, select_inputs
 
 __all__ = [
     "BackgroundChange",
     "PixelsOnSky",
+    "SelectionParameters",
     "WarpParameters",
     "calibrate_exposure",
     "change_background",
@@ -28,6 +30,7 @@ __all__ = [
     "match_psf",
     "merge_warps",
     "noise_seed",
+    "select_inputs",
     "sky_pixels",
     "variance_of_sum",
     "warp_exposure",
