@@ -26,6 +26,7 @@ TOPICS = {
     "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
     "detrend": "Detrended frames against the light that fell",
     "psf": "Point-spread functions: coadds, matched images, noise",
+    "warps": "Warps: positions, stars, noise, real exposures of one sky",
     "emva": "A real 12-bit CCD (EMVA 1288 reference set), through the command line",
     "lsstcam": "338 measured pairs of one LSST Camera amplifier, through the solver",
     "covariances": "Measured covariances of other sensors",
