@@ -21,13 +21,14 @@ from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.psf.cells import Cells, cells_of, usable_order
 from skyloom.algorithms.psf.fields import KernelField, field_of_terms
+from skyloom.algorithms.psf.linear_kernels import gram_of, solve_positive, weighted_sums
 from skyloom.algorithms.psf.points import Between
 from skyloom.algorithms.psf.stamps import fitted, odd_size, stamp_values
 
 __all__ = ["AlardLuptonParameters", "alard_lupton_basis", "alard_lupton_field"]
 
 Floats = NDArray[np.float64]
-LEAST_EIGENVALUE: Final = 1e-13  # of the normal equations, relative to the largest
+RIDGE: Final = 1e-12  # added to the diagonal of the normal equations, which is 1
 
 
 class AlardLuptonParameters(Parameters):
@@ -149,18 +150,20 @@ def alard_lupton_field(
         # wrapped where the kernel leaves the image, which is cut off
         blurred = scipy.fft.irfft2(of_basis * spectrum, (stamp, stamp))[:, size - 1 :, size - 1 :]
         columns = blurred.reshape(len(basis), -1)
-        products, onto = columns @ columns.T, columns @ goal
-        rows = design[cells.image == number]
-        normal += products[:, None, :, None] * (rows.T @ rows)[None, :, None, :]
-        right += onto[:, None] * rows.sum(0)[None, :]
+        rows = np.ascontiguousarray(columns.T)
+        products, onto = gram_of(rows), weighted_sums(goal[None], rows)[0]
+        at = design[cells.image == number]
+        normal += products[:, None, :, None] * gram_of(at)[None, :, None, :]
+        right += onto[:, None] * at.sum(0)[None, :]
     free = np.ones((len(basis), terms), np.bool_)
     free[0, 1:] = False
     chosen = np.flatnonzero(free)
     matrix = normal.reshape(free.size, free.size)[np.ix_(chosen, chosen)]
     scale = 1.0 / np.sqrt(np.diag(matrix))
-    values, vectors = np.linalg.eigh(matrix * scale[:, None] * scale)
-    inverse = np.where(values > LEAST_EIGENVALUE * values[-1], 1.0 / values, 0.0)
-    solution = scale * (vectors @ (inverse * (vectors.T @ (scale * right.ravel()[chosen]))))
+    scaled = matrix * scale[:, None] * scale
+    # images of the basis nearly depend on each other
+    scaled[np.diag_indices_from(scaled)] += RIDGE
+    solution = scale * solve_positive(scaled, (scale * right.ravel()[chosen])[:, None])[:, 0]
     coefficients = np.zeros(free.size)
     coefficients[chosen] = solution
     coefficients = coefficients.reshape(free.shape)
@@ -168,6 +171,6 @@ def alard_lupton_field(
     if not fitted_sum > 0:
         raise GeometryError(f"the fitted kernel sums to {fitted_sum}, which cannot be rescaled")
     coefficients *= parameters.kernel_sum / fitted_sum
-    images = np.tensordot(coefficients.T, basis, 1)
+    images = weighted_sums(coefficients.T, basis)
     images[0] *= parameters.kernel_sum / images[0].sum()
     return field_of_terms(images, order, limits, 1e-9), cells, fitted_sum

@@ -13,7 +13,8 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import Box, bin_centers, bin_count, bin_edges
 from skyloom.algorithms.background.chebyshev import chebyshev_design, chebyshev_terms
 from skyloom.algorithms.errors import GeometryError
-from skyloom.algorithms.psf.points import Between, psf_weights
+from skyloom.algorithms.psf.linear_kernels import weighted_sums
+from skyloom.algorithms.psf.points import Between, psf_factors
 from skyloom.algorithms.psf.stamps import stamp_values
 
 __all__ = ["Cells", "cells_of", "samples_of", "usable_order"]
@@ -60,10 +61,10 @@ def cells_of(
         for size, start in zip(limits.shape, (limits.y_start, limits.x_start), strict=True)
     )
     at_y, at_x = (values.ravel() for values in np.meshgrid(y, x, indexing="ij"))
-    weights = psf_weights(psf, at_x, at_y, between)
-    different, index = np.unique(weights, axis=0, return_inverse=True)
+    shares, points = psf_factors(psf, at_x, at_y, between)
+    different, index = np.unique(shares, axis=0, return_inverse=True)
     values = np.nan_to_num(stamp_values(psf["psf"].transpose(v.POINT, ...)))
-    images = np.tensordot(different, values, 1)
+    images = weighted_sums(different, weighted_sums(points, values))
     return Cells(at_x, at_y, index.ravel(), images / images.sum((1, 2), keepdims=True))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.psf.linear_kernels import weighted_sums
 from skyloom.algorithms.psf.points import Between, psf_weights
 from skyloom.algorithms.psf.stamps import fitted, stamp_values
 from skyloom.algorithms.psf.warped import local_map, warp_stamp, warped_size
@@ -224,7 +225,7 @@ def average_position(inputs: Sequence[PsfInput], wcs: Any) -> tuple[float, float
     order = np.lexsort((middles[:, 1], middles[:, 0], weights))
     left = [int(i) for i in order if usable[i]]
     while left:
-        x, y = (weights[left] @ middles[left]) / weights[left].sum()
+        x, y = (weights[left, None] * middles[left]).sum(0) / weights[left].sum()
         if any(_contains(checked[i], target, x, y) for i in left):
             return float(x), float(y)
         left.pop(0)
@@ -328,7 +329,7 @@ def _means(
         at_x, at_y = here.position[places].T
         shares = psf_weights(one.psf, at_x, at_y, between)
         for place, share in zip(places, shares, strict=True):
-            image = np.tensordot(share, one.images, 1)
+            image = weighted_sums(share[None], one.images)[0]
             matrix = here.matrix[place]
             size = warped_size(image.shape, matrix)
             total[place] += one.weight * fitted(warp_stamp(image, matrix, kernel, size), max(sides))

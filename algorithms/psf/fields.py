@@ -20,6 +20,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import Box, chebyshev_design, chebyshev_terms
 from skyloom.algorithms.background.chebyshev import chebyshev_values
 from skyloom.algorithms.errors import GeometryError
+from skyloom.algorithms.psf.linear_kernels import gram_of, weighted_sums
 from skyloom.algorithms.psf.stamps import stamp_values
 
 __all__ = [
@@ -52,8 +53,7 @@ class KernelField(NamedTuple):
     def at(self, x: ArrayLike, y: ArrayLike) -> Floats:
         """Return the kernels at positions, (position, y, x)."""
         design = chebyshev_design(np.atleast_1d(x), np.atleast_1d(y), self.box, self.order)
-        found: Floats = np.tensordot(design @ self.coefficients.T, self.images, 1)
-        return found
+        return weighted_sums(weighted_sums(design, self.coefficients.T), self.images)
 
     def dataset(self) -> xr.Dataset:
         """Return the field as others keep it."""
@@ -108,7 +108,7 @@ def field_of(kernel: xr.Dataset | xr.DataArray) -> KernelField:
         )
     if not (np.isfinite(field.images).all() and np.isfinite(field.coefficients).all()):
         raise GeometryError("the kernel holds values that are not finite")
-    kernel_sum = field.coefficients[:, 0] @ field.images.sum((1, 2))
+    kernel_sum = (field.coefficients[:, 0] * field.images.sum((1, 2))).sum()
     if not abs(kernel_sum) > LEAST_SUM * np.abs(field.images[0] * field.coefficients[0, 0]).sum():
         raise GeometryError("the kernel sums to 0: no part of it can stand for the whole")
     return field
@@ -165,14 +165,17 @@ def field_of_terms(
     limits = Box(*(int(edge) for edge in box))
     if len(terms) == 1:
         return KernelField(terms, np.ones((1, 1)), order, limits)
-    left, size, right = np.linalg.svd(terms.reshape(len(terms), -1), full_matrices=False)
+    rows = terms.reshape(len(terms), -1)
+    _, vectors = np.linalg.eigh(gram_of(np.ascontiguousarray(rows.T)))
+    left = vectors[:, ::-1]  # the largest first
+    images = weighted_sums(left.T, rows)
     # polynomials lie within -1 to 1: so much can a component be off at most
-    reach = size * np.abs(left).sum(0) * np.abs(right).sum(1)
+    reach = np.abs(left).sum(0) * np.abs(images).sum(1)
     lost = np.append(np.cumsum(reach[::-1])[::-1], 0.0)
     count = int(np.argmax(lost <= tolerance * np.abs(terms[0]).sum()))
     count = max(count if most is None else min(count, most), 1)
-    images = (size[:count, None] * right[:count]).reshape(count, *terms.shape[1:])
-    return KernelField(images, np.ascontiguousarray(left[:, :count].T), order, limits)
+    kept = images[:count].reshape(count, *terms.shape[1:])
+    return KernelField(kept, np.ascontiguousarray(left[:, :count].T), order, limits)
 
 
 def squared(field: KernelField, tolerance: float = 1e-4) -> KernelField:
@@ -186,7 +189,7 @@ def squared(field: KernelField, tolerance: float = 1e-4) -> KernelField:
     [9.0, 20.25]
     """
     given = chebyshev_terms(field.order)
-    images = np.tensordot(field.coefficients.T, field.images, 1)
+    images = weighted_sums(field.coefficients.T, field.images)
     place = {tuple(term): i for i, term in enumerate(chebyshev_terms(2 * field.order).tolist())}
     terms = np.zeros((len(place), *field.sides))
     for a, (ax, ay) in enumerate(given.tolist()):

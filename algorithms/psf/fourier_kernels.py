@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms.background.chebyshev import chebyshev_design
 from skyloom.algorithms.psf.cells import Cells, usable_order
 from skyloom.algorithms.psf.fields import KernelField, field_of_terms
+from skyloom.algorithms.psf.linear_kernels import least_squares, weighted_sums
 from skyloom.algorithms.psf.stamps import fitted, odd_size
 
 __all__ = ["fourier_field", "fourier_kernels", "kernel_residuals", "needed_size"]
@@ -98,9 +99,9 @@ def fourier_field(
     design = chebyshev_design(cells.x, cells.y, box, order)
     # cells that share an image add their rows
     solution = np.zeros((design.shape[1], len(kernels)))
-    for column, image in zip(np.linalg.pinv(design).T, cells.image, strict=True):
+    for column, image in zip(least_squares(design).T, cells.image, strict=True):
         solution[:, image] += column
-    terms = np.tensordot(solution, kernels, 1)
+    terms = weighted_sums(solution, kernels)
     return field_of_terms(terms, order, box, 1e-6, components), sums
 
 

@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.psf.linear_kernels import least_squares, weighted_sums
 from skyloom.algorithms.psf.stamps import stamp_values
 
-__all__ = ["Between", "evaluate_psf", "psf_at_points", "psf_weights"]
+__all__ = ["Between", "evaluate_psf", "psf_at_points", "psf_factors", "psf_weights"]
 
 Floats = NDArray[np.float64]
 Between = Literal["nearest", "linear", "quadratic"]
@@ -109,6 +110,16 @@ def psf_weights(
     >>> bool(np.allclose(psf_weights(psf, [5.0], [5.0], "linear"), 0.25))
     True
     """
+    return weighted_sums(*psf_factors(psf, x, y, between))
+
+
+def psf_factors(
+    psf: xr.Dataset, x: ArrayLike, y: ArrayLike, between: Between
+) -> tuple[Floats, Floats]:
+    """Return `psf_weights` as a product of two matrices, (position, part) and (part, point).
+
+    Parts are points, or terms of the polynomial.
+    """
     if between not in ORDERS:
         raise ValueError(f"between must be one of {', '.join(ORDERS)}, got {between!r}")
     values = stamp_values(psf["psf"].transpose(v.POINT, ...))
@@ -117,19 +128,21 @@ def psf_weights(
         raise NoUsableDataError("the set holds no point-spread function without NaN")
     points = np.stack([np.asarray(psf[name].values, float)[good] for name in ("x", "y")])
     at = np.stack([np.atleast_1d(np.asarray(value, float)) for value in (x, y)])
-    weights = np.zeros((at.shape[1], len(values)))
-    order = ORDERS[between]
-    while order > 0:
-        low = points.min(1, keepdims=True)
-        extent = np.maximum(np.ptp(points, axis=1).max(), 1e-9)
-        design = _terms((points - low) / extent, order)
+    middle = 0.5 * (points.min(1, keepdims=True) + points.max(1, keepdims=True))
+    extent = np.maximum(0.5 * np.ptp(points, axis=1).max(), 1e-9)
+    for order in range(ORDERS[between], 0, -1):
+        design = _terms((points - middle) / extent, order)
         if np.linalg.matrix_rank(design) == design.shape[1]:
-            weights[:, good] = _terms((at - low) / extent, order) @ np.linalg.pinv(design)
-            return weights
-        order -= 1
+            right = np.zeros((design.shape[1], len(values)))
+            right[:, good] = least_squares(design)
+            return _terms((at - middle) / extent, order), right
     distance = ((at[:, :, None] - points[:, None, :]) ** 2).sum(0)
-    weights[np.arange(at.shape[1]), good[np.argmin(distance, axis=1)]] = 1.0
-    return weights
+    chosen, part = np.unique(good[np.argmin(distance, axis=1)], return_inverse=True)
+    left = np.zeros((at.shape[1], len(chosen)))
+    left[np.arange(len(left)), part] = 1.0
+    right = np.zeros((len(chosen), len(values)))
+    right[np.arange(len(chosen)), chosen] = 1.0
+    return left, right
 
 
 def _terms(positions: Floats, order: int) -> Floats:
@@ -175,7 +188,7 @@ def evaluate_psf(
         raise GeometryError(f"x has shape {at_x.shape}, y has {at_y.shape}: one, or a list each")
     weights = psf_weights(psf, at_x, at_y, between)
     values = np.nan_to_num(stamp_values(psf["psf"].transpose(v.POINT, ...)))
-    images = np.tensordot(weights, values, 1)
+    images = weighted_sums(weights, values)
     images /= images.sum((1, 2), keepdims=True)
     attributes = {"units": v.DIMENSIONLESS}
     if at_x.ndim == 0:

@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from skyloom.algorithms.psf.fields import KernelField, polynomial_tables
+from skyloom.algorithms.psf.linear_kernels import weighted_sums
 from skyloom.algorithms.psf.tile_kernels import (
     add_component,
     count_missing,
@@ -68,7 +69,7 @@ class Spectrum:
         images = field.images
         self.constant = field.order == 0
         if self.constant:
-            images = np.tensordot(field.coefficients.T, images, 1)
+            images = weighted_sums(field.coefficients.T, images)
         self.tiles = tiles
         self.images = np.ascontiguousarray(images)
         self.sums = images.sum((1, 2))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from photutils.psf_matching import make_wiener_kernel
+from threadpoolctl import threadpool_limits
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import DroppedInputWarning
@@ -296,3 +297,13 @@ def test_wrong_settings_of_a_compatible_kernel_are_named(settings, box, message)
     )
     with pytest.raises(ValueError, match=message):
         matching_kernel(constant(gaussian_psf(4.0)), 7.7, box, parameters=chosen)
+
+
+@pytest.mark.parametrize("method", ["fourier", "alard_lupton"])
+def test_kernels_have_the_same_bits_on_any_number_of_threads(method):
+    chosen = MatchingParameters(method=method)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(matching_kernel(varying(), 7.7, BOX, parameters=chosen))
+    xr.testing.assert_identical(*found)
