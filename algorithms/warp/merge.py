@@ -11,22 +11,13 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import ConfigurationError, GeometryError, NoUsableDataError
-from skyloom.algorithms.warp.merge_kernels import add_weighted, take_means, weigh
+from skyloom.algorithms.warp.merge_kernels import add_warp, take_means
 
 __all__ = ["merge_warps"]
 
 ROWS: Final = 256  # that are merged at a time
 NO_DATA: Final = v.MASK_PLANES["NO_DATA"]
 Box = tuple[int, int, int, int]
-
-
-class _Sums(NamedTuple):
-    """Weighted sums over some rows."""
-
-    weight: NDArray[np.float64]
-    number: NDArray[np.uint8]
-    used_mask: NDArray[np.int32]
-    lost_mask: NDArray[np.int32]
 
 
 def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None) -> xr.Dataset:
@@ -91,17 +82,17 @@ def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None
         return _without_planes(v.WarpStatus.NO_OVERLAP, coords, attrs)
     boxes = [_box_of(warp) for warp in found]
     limits = _around(boxes) if box is None else _checked(box)
-    names = _planes_of(found)
-    out = _empty(names, found, limits)
+    extras = _extras_of(found)
+    out = _empty(extras, limits)
     counts = [0] * len(found)
     good = 0
     for start in range(limits[0], limits[1], ROWS):
         rows = (start, min(start + ROWS, limits[1]))
-        good += _merge_rows(found, boxes, rows, limits, names, out, counts)
+        good += _merge_rows(found, boxes, rows, limits, extras, out, counts)
     attrs = _attrs(found, counts, limits)
     if not good:
         return _without_planes(v.WarpStatus.NO_GOOD_PIXEL, coords, attrs)
-    return _dataset(found, names, out, limits, good).assign_coords(coords).assign_attrs(attrs)
+    return _dataset(found, extras, out, limits, good).assign_coords(coords).assign_attrs(attrs)
 
 
 def _order(warp: xr.Dataset) -> tuple[str, list[int]]:
@@ -169,21 +160,31 @@ def _without_planes(
     return xr.Dataset(coords=coords, attrs=attrs).assign(status=status)
 
 
-def _planes_of(warps: Sequence[xr.Dataset]) -> list[str]:
-    optional = [
-        name for name in ("masked_fraction", "noise") if all(name in warp for warp in warps)
-    ]
-    return ["image", "variance", v.MASK, *optional]
+def _extras_of(warps: Sequence[xr.Dataset]) -> tuple[bool, int]:
+    """Return whether all warps have a masked fraction, and how many planes of noise."""
+    fraction = all("masked_fraction" in warp for warp in warps)
+    if not all("noise" in warp for warp in warps):
+        return fraction, 0
+    return fraction, min(warp.sizes[v.REALIZATION] for warp in warps)
 
 
-def _empty(names: list[str], warps: Sequence[xr.Dataset], box: Box) -> dict[str, NDArray[Any]]:
+class _Result(NamedTuple):
+    """Planes of the result; ``extras`` (plane, y, x) are the masked fraction, then noise."""
+
+    image: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    extras: NDArray[np.float32]
+
+
+def _empty(extras: tuple[bool, int], box: Box) -> _Result:
     size = (box[1] - box[0], box[3] - box[2])
-    out: dict[str, NDArray[Any]] = {
-        name: np.empty(size, np.int32 if name == v.MASK else np.float32) for name in names
-    }
-    if "noise" in names:
-        out["noise"] = np.empty((min(warp.sizes[v.REALIZATION] for warp in warps), *size), "f4")
-    return out
+    return _Result(
+        np.empty(size, np.float32),
+        np.empty(size, np.float32),
+        np.empty(size, np.int32),
+        np.empty((extras[0] + extras[1], *size), np.float32),
+    )
 
 
 def _merge_rows(
@@ -191,47 +192,50 @@ def _merge_rows(
     boxes: Sequence[Box],
     rows: tuple[int, int],
     limits: Box,
-    names: list[str],
-    out: dict[str, NDArray[Any]],
+    extras: tuple[bool, int],
+    out: _Result,
     counts: list[int],
 ) -> int:
     """Fill some rows of the result; return how many of their pixels have data."""
     shape = (rows[1] - rows[0], limits[3] - limits[2])
-    sums = _Sums(
-        np.zeros(shape), np.zeros(shape, np.uint8), np.zeros(shape, np.int32),
-        np.full(shape, NO_DATA, np.int32),
-    )  # fmt: skip
     own = slice(rows[0] - limits[0], rows[1] - limits[0])
-    means: list[tuple[NDArray[Any], str, int | None, float]] = [
-        (out["image"][own], "image", None, np.nan)
-    ]
-    if "masked_fraction" in names:
-        means.append((out["masked_fraction"][own], "masked_fraction", None, 1.0))
-    if "noise" in names:
-        means += [(plane[own], "noise", index, np.nan) for index, plane in enumerate(out["noise"])]
-    totals = [(np.zeros(shape), np.empty(shape, np.float32)) for _ in means]
-    spread = np.empty(shape, np.float32)
+    image, variance, mask = out.image[own], out.variance[own], out.mask[own]
+    others = out.extras[:, own]
+    image[:], variance[:], mask[:], others[:] = np.nan, np.inf, NO_DATA, np.nan
+    others[: extras[0]] = 1.0
+    number, sums = np.zeros(shape, np.uint8), np.empty((2 + len(others), *shape))
     for index, (warp, place, there) in enumerate(_overlaps(warps, boxes, rows, limits)):
         if place is None or there is None:
             continue
-        part = warp[names].isel({v.Y: there[0], v.X: there[1]}).transpose(..., v.Y, v.X)
-        image, variance, mask = (part[name].to_numpy() for name in ("image", "variance", v.MASK))
-        weight = np.empty(image.shape)
-        weigh(
-            image, variance, mask, NO_DATA, weight,
-            sums.weight[place], sums.number[place], sums.used_mask[place], sums.lost_mask[place],
-        )  # fmt: skip
-        counts[index] += int(np.count_nonzero(weight))
-        add_weighted(variance, weight, np.zeros(image.shape), spread[place])
-        for (_, name, number, _), (total, last) in zip(means, totals, strict=True):
-            values = part[name].to_numpy()
-            chosen = values if number is None else values[number]
-            add_weighted(chosen, weight, total[place], last[place])
-    for (plane, _, _, empty), (total, last) in zip(means, totals, strict=True):
-        take_means(total, sums.weight, sums.number, last, empty, plane)
-    take_means(np.ones(shape), sums.weight, sums.number, spread, np.inf, out["variance"][own])
-    out[v.MASK][own] = np.where(sums.number > 0, sums.used_mask, sums.lost_mask)
-    return int(np.count_nonzero(sums.number))
+        part = warp.isel({v.Y: there[0], v.X: there[1]})
+        counts[index] += add_warp(
+            _values(part, "image", np.float32),
+            _values(part, "variance", np.float32),
+            _values(part, v.MASK, np.int32),
+            _values_of_extras(part, extras),
+            NO_DATA,
+            place,
+            number,
+            image,
+            variance,
+            mask,
+            others,
+            sums,
+        )
+    return int(take_means(number, sums, image, variance, others))
+
+
+def _values(part: xr.Dataset, name: str, dtype: Any) -> NDArray[Any]:
+    return np.ascontiguousarray(part[name].transpose(..., v.Y, v.X).to_numpy(), dtype)
+
+
+def _values_of_extras(part: xr.Dataset, extras: tuple[bool, int]) -> NDArray[np.float32]:
+    planes = [_values(part, "masked_fraction", np.float32)[None]] if extras[0] else []
+    if extras[1]:
+        planes.append(_values(part, "noise", np.float32)[: extras[1]])
+    if not planes:
+        return np.empty((0, part.sizes[v.Y], part.sizes[v.X]), np.float32)
+    return planes[0] if len(planes) == 1 else np.concatenate(planes)
 
 
 Slices = tuple[slice, slice]
@@ -239,7 +243,7 @@ Slices = tuple[slice, slice]
 
 def _overlaps(
     warps: Sequence[xr.Dataset], boxes: Sequence[Box], rows: tuple[int, int], limits: Box
-) -> Iterator[tuple[xr.Dataset, Slices | None, Slices | None]]:
+) -> Iterator[tuple[xr.Dataset, tuple[int, int] | None, Slices | None]]:
     """Yield for each warp where its part of some rows lies in the result and in itself."""
     for warp, box in zip(warps, boxes, strict=True):
         start, stop = max(rows[0], box[0]), min(rows[1], box[1])
@@ -249,7 +253,7 @@ def _overlaps(
             continue
         yield (
             warp,
-            (slice(start - rows[0], stop - rows[0]), slice(left - limits[2], right - limits[2])),
+            (start - rows[0], left - limits[2]),
             (slice(start - box[0], stop - box[0]), slice(left - box[2], right - box[2])),
         )
 
@@ -280,16 +284,21 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _dataset(
-    warps: Sequence[xr.Dataset],
-    names: list[str],
-    out: dict[str, NDArray[Any]],
-    box: Box,
-    good: int,
+    warps: Sequence[xr.Dataset], extras: tuple[bool, int], out: _Result, box: Box, good: int
 ) -> xr.Dataset:
-    pixels = (v.Y, v.X)
-    dims = dict.fromkeys(names, pixels) | {"noise": (v.REALIZATION, *pixels)}
+    planes: dict[str, NDArray[Any]] = {
+        "image": out.image, "variance": out.variance, v.MASK: out.mask
+    }  # fmt: skip
+    if extras[0]:
+        planes["masked_fraction"] = out.extras[0]
+    if extras[1]:
+        planes["noise"] = out.extras[int(extras[0]) :]
+    dims = {2: (v.Y, v.X), 3: (v.REALIZATION, v.Y, v.X)}
     merged = xr.Dataset(
-        {name: (dims[name], out[name], dict(warps[0][name].attrs)) for name in names},
+        {
+            name: (dims[plane.ndim], plane, dict(warps[0][name].attrs))
+            for name, plane in planes.items()
+        },
         coords={v.Y: np.arange(box[0], box[1]), v.X: np.arange(box[2], box[3])},
     )
     merged["good_count"] = xr.DataArray(np.int64(good), attrs={"units": v.PIXEL})
