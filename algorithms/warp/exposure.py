@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.detrend.planes import frame_planes, whole
 from skyloom.algorithms.errors import GeometryError
+from skyloom.algorithms.tiles import in_memory
 from skyloom.algorithms.units import squared_units
 from skyloom.algorithms.warp.parameters import WarpParameters
-from skyloom.algorithms.warp.pixels import Task, warp_blocks
+from skyloom.algorithms.warp.pixels import Task, source_limits, warp_blocks
 from skyloom.algorithms.warp.position_grid import position_grid
 from skyloom.algorithms.warp.positions import header_of, sky_pixels
 from skyloom.algorithms.warp.resampling import Kernel, kernel_taps
@@ -36,8 +37,8 @@ def warp_exposure(
     Parameters
     ----------
     exposure : Dataset, (..., y, x)
-        ``image``, float32, any unit; ``variance``, unit squared; perhaps ``mask``. May be lazy.
-        Leading dimensions share the WCS.
+        ``image``, float32, any unit; ``variance``, unit squared; perhaps ``mask``. May be lazy:
+        only the part is read that the box needs. Leading dimensions share the WCS.
     wcs : TangentPlane, astropy.wcs.WCS, mapping of FITS keys, or object
         Where the exposure's pixels lie; any celestial WCS that astropy reads. Other objects need
         ``pixel_to_world_values`` and ``world_to_pixel_values``, in degrees of ICRS.
@@ -122,10 +123,14 @@ def warp_exposure(
         "wcs": header_of(grid_of),
         "kernel": parameters.kernel,
     }
-    if grid is None:
+    part = None if grid is None else source_limits(grid, shape, taps)
+    if grid is None or part is None:
         status = xr.Dataset(coords=coords, attrs=attrs)
         return status.assign(status=_status(v.WarpStatus.NO_OVERLAP))
+    if parameters.crop:
+        limits = grid.box
     attrs |= {
+        "box": list(limits),
         "matrix": grid.matrix.tolist(),
         "grid_step": grid.step,
         "position_error": grid.error,
@@ -134,7 +139,14 @@ def warp_exposure(
     visit, detector = (
         coords[key].item() if key in coords else None for key in (v.VISIT, v.DETECTOR)
     )
-    task = Task(grid, limits, taps, parameters, corners, (visit, detector))
+    offset = (0, 0)
+    if not parameters.noise_realizations and not all(map(in_memory, planes.values())):
+        # only what is needed is read; noise is that of the whole detector
+        offset = part[0], part[2]
+        rows, columns = slice(part[0], part[1]), slice(part[2], part[3])
+        planes = {name: plane[..., rows, columns] for name, plane in planes.items()}
+    planes = {name: whole(plane) for name, plane in planes.items()}
+    task = Task(grid, limits, part, offset, taps, parameters, corners, (visit, detector))
     return _warped(planes, task).assign_coords(coords).assign_attrs(attrs)
 
 
@@ -147,7 +159,7 @@ def _planes(exposure: xr.Dataset, parameters: WarpParameters) -> dict[str, xr.Da
         raise ValueError(
             f"noise_realizations are those of one detector: the image has dimensions {leading} too"
         )
-    return {key: whole(planes[key]) for key in ("image", "variance", v.MASK)}
+    return {key: planes[key] for key in ("image", "variance", v.MASK)}
 
 
 def _limits(box: Any) -> tuple[int, int, int, int]:

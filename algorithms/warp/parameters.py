@@ -36,6 +36,7 @@ class WarpParameters(Parameters):
     position_error: float = Field(
         1e-3, description="largest error of interpolated source positions, pixel", gt=0, le=0.1
     )
+    crop: bool = Field(False, description="keep only the part of the box that the detector reaches")
     masked_fraction: bool = Field(
         True, description="also make the plane of the fraction that is masked"
     )

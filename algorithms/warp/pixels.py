@@ -21,7 +21,7 @@ from skyloom.algorithms.warp.row_kernels import (
     warp_rows,
 )
 
-__all__ = ["Task", "warp_blocks"]
+__all__ = ["Task", "source_limits", "warp_blocks"]
 
 Pixels = NDArray[np.float32]
 Masks = NDArray[np.int32]
@@ -33,10 +33,16 @@ SPREAD_WEIGHTS = (1.0 - 1e-6, 1.0 + 1e-6)
 
 
 class Task(NamedTuple):
-    """How the pixels of one exposure become those of a warp."""
+    """How the pixels of one exposure become those of a warp.
+
+    ``part`` is what kernels may touch of the detector, ``offset`` the pixel (y, x) of the detector
+    that the given planes begin with.
+    """
 
     grid: PositionGrid
     box: Limits
+    part: Limits
+    offset: tuple[int, int]
     taps: int
     parameters: WarpParameters
     polygon: NDArray[np.float64] | None
@@ -65,6 +71,7 @@ class Source(NamedTuple):
     """The part of an exposure that a warp needs, as the kernels read it."""
 
     corner: tuple[int, int]
+    offset: tuple[int, int]
     image: Pixels
     variance: Pixels
     mask: Masks
@@ -84,32 +91,21 @@ def warp_blocks(
     size = (task.box[1] - task.box[0], task.box[3] - task.box[2])
     number = task.parameters.noise_realizations
     wanted = leading + size if task.parameters.masked_fraction else (0, 0)
-    limits = _source_limits(task.grid, (shape[0], shape[1]), task.taps)
-    if limits is None:
-        made = Planes(
-            np.full(leading + size, np.nan, np.float32),
-            np.full(leading + size, np.inf, np.float32),
-            np.full(leading + size, NO_DATA, np.int32),
-            np.full(wanted, 1.0, np.float32),
-        )
-    else:
-        made = Planes(
-            np.empty(leading + size, np.float32),
-            np.empty(leading + size, np.float32),
-            np.empty(leading + size, np.int32),
-            np.empty(wanted, np.float32),
-        )
+    made = Planes(
+        np.empty(leading + size, np.float32),
+        np.empty(leading + size, np.float32),
+        np.empty(leading + size, np.int32),
+        np.empty(wanted, np.float32),
+    )
     noise = np.full((*leading, number, *size), np.nan, np.float32)
     count = np.zeros(leading, np.int64)
     for index in np.ndindex(*leading):
-        if limits is None:
-            break
         planes = (
             np.ascontiguousarray(images[index], np.float32),
             np.ascontiguousarray(variances[index], np.float32),
-            _own_mask(masks[index], task.polygon),
+            _own_mask(masks[index], task),
         )
-        source = _prepared(*planes, limits, task)
+        source = _prepared(*planes, task)
         count[index] = _warp(source, task, made.at(index))
         for realization in range(number):
             _warp_noise(planes[1], source, task, realization, noise[index][realization])
@@ -118,15 +114,17 @@ def warp_blocks(
     return (*made, noise, count)
 
 
-def _own_mask(mask: NDArray[np.int32], polygon: NDArray[np.float64] | None) -> Masks:
-    if polygon is None:
+def _own_mask(mask: NDArray[np.int32], task: Task) -> Masks:
+    if task.polygon is None:
         return np.ascontiguousarray(mask, np.int32)
-    outside = ~inside_polygon((mask.shape[0], mask.shape[1]), polygon)
+    corners = task.polygon - np.array(task.offset[::-1])
+    outside = ~inside_polygon((mask.shape[0], mask.shape[1]), corners)
     return np.asarray(mask | np.where(outside, np.int32(NO_DATA), np.int32(0)), np.int32)
 
 
-def _prepared(image: Pixels, variance: Pixels, mask: Masks, limits: Limits, task: Task) -> Source:
-    shape = limits[1] - limits[0], limits[3] - limits[2]
+def _prepared(image: Pixels, variance: Pixels, mask: Masks, task: Task) -> Source:
+    part = task.part
+    shape = part[1] - part[0], part[3] - part[2]
     size = shape[0] * shape[1] + TAIL
     values, spreads = np.empty(size, np.float32), np.empty(size, np.float32)
     marks, flags = np.zeros(size, np.uint8), np.empty(shape, np.uint8)
@@ -134,11 +132,11 @@ def _prepared(image: Pixels, variance: Pixels, mask: Masks, limits: Limits, task
     own_marks = marks[:-TAIL].reshape(shape)
     bits = v.plane_bits(task.parameters.excluded_planes)
     weigh = task.parameters.bad_pixels == "weigh"
-    corner = limits[0], limits[2]
+    corner = part[0] - task.offset[0], part[2] - task.offset[1]
     kinds = bits if weigh else 0, v.MASK_PLANES["EDGE"], bits
     prepare_planes(image, variance, mask, corner, kinds, values, spreads, own_marks)
     spread_marks(own_marks, task.taps, flags)
-    return Source(corner, values, spreads, mask, marks, flags)
+    return Source(corner, task.offset, values, spreads, mask, marks, flags)
 
 
 def _warp(source: Source, task: Task, made: Planes) -> int:
@@ -156,6 +154,7 @@ def _warp(source: Source, task: Task, made: Planes) -> int:
             kernel_table(parameters.kernel),
             task.taps,
             source.corner,
+            source.offset,
             source.image,
             source.variance,
             source.mask,
@@ -193,7 +192,7 @@ def _warp_noise(
     _warp(source._replace(image=image), task, spare)
 
 
-def _source_limits(grid: PositionGrid, shape: tuple[int, int], taps: int) -> Limits | None:
+def source_limits(grid: PositionGrid, shape: tuple[int, int], taps: int) -> Limits | None:
     """Return the box of source pixels that kernels in the target box may touch."""
     cells = np.argwhere(grid.touched)
     box = np.array(grid.box).reshape(2, 2)

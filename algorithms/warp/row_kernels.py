@@ -175,6 +175,7 @@ def warp_rows(
     table: Pixels,
     taps: int,
     corner: tuple[int, int],
+    offset: tuple[int, int],
     image: Pixels,
     variance: Pixels,
     mask: Masks,
@@ -191,15 +192,16 @@ def warp_rows(
 
     ``nodes`` are source x, source y and area ratio over node_y, node_x; node (0, 0) lies at target
     pixel ``origin``, nodes are ``step`` pixels apart, and the cell (j, i) from node (j, i) to node
-    (j + 1, i + 1) is skipped unless ``touched``. Beyond ``reach`` nothing has data. The planes
-    except ``mask`` begin at source pixel ``corner`` (y, x). A pixel is rejected unless the
-    kernel's weight on good pixels is within ``weights_allowed``. ``bits`` are those of the planes
-    EDGE and NO_DATA. ``fraction_out`` may be empty.
+    (j + 1, i + 1) is skipped unless ``touched``. Beyond ``reach`` nothing has data. ``mask``
+    begins at source pixel ``offset`` (y, x), the other planes ``corner`` pixels further. A pixel is
+    rejected unless the kernel's weight on good pixels is within ``weights_allowed``. ``bits`` are
+    those of the planes EDGE and NO_DATA. ``fraction_out`` may be empty.
     """
     height, width = flags.shape
     least, most = weights_allowed
     low = taps // 2 - 1
-    low_y, low_x = low + corner[0], low + corner[1]
+    mask_y, mask_x = low + corner[0], low + corner[1]
+    low_y, low_x = mask_y + offset[0], mask_x + offset[1]
     flat_flags = flags.ravel()
     cells_y, cells_x = touched.shape
     line = np.empty((3, nodes.shape[2]))
@@ -266,7 +268,7 @@ def warp_rows(
                 factor, found, masked, kept = areas[place], np.int32(0), 0.0, True
                 flag = flat_flags[np.uint64(start)]
                 if flag:
-                    left, top = first_x + low_x, first_y + low_y
+                    left, top = first_x + mask_x, first_y + mask_y
                     right, bottom = left + (fx != 0), top + (fy != 0)
                     found |= mask[top, left] | mask[top, right]
                     found |= mask[bottom, left] | mask[bottom, right]

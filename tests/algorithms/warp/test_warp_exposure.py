@@ -297,6 +297,41 @@ def test_lazy_and_eager_warps_are_the_same(realizations):
     xr.testing.assert_identical(lazy.compute(), eager)
 
 
+def test_only_the_part_that_a_box_needs_is_read():
+    read = []
+
+    def rows_of(block, block_info=None):
+        read.append(block_info[0]["array-location"][0])
+        return block
+
+    exposure = noisy((200, 70))
+    lazy = exposure.chunk({"y": 20})
+    lazy["image"] = lazy["image"].copy(data=lazy["image"].data.map_blocks(rows_of, dtype="f4"))
+    read.clear()
+    box, corners = (104, 118, 10, 60), [(15, 90), (50, 90), (50, 130), (15, 130)]
+    part = warp_exposure(lazy, plane(), plane(), box, polygon=corners)
+    assert not read
+    part = part.compute()
+    # rows of the cells of 64 pixels that the box meets, and half a kernel around
+    assert sorted(read) == [(start, start + 20) for start in range(40, 140, 20)]
+    xr.testing.assert_identical(
+        part, warp_exposure(exposure, plane(), plane(), box, polygon=corners)
+    )
+
+
+def test_a_cropped_warp_is_the_part_that_the_detector_reaches():
+    exposure = noisy()
+    box = (-200, 300, -300, 400)
+    cropped = warp_exposure(exposure, plane(), plane(25), box, parameters=WarpParameters(crop=True))
+    whole = warp_exposure(exposure, plane(), plane(25), box)
+    assert cropped["image"].size < 0.2 * whole["image"].size
+    assert int(cropped["good_count"]) == int(whole["good_count"])
+    box = cropped.attrs["box"]
+    names = ["image", "variance", "mask", "masked_fraction"]
+    expected = whole[names].sel(y=slice(box[0], box[1] - 1), x=slice(box[2], box[3] - 1))
+    xr.testing.assert_equal(cropped[names], expected)
+
+
 def test_leading_dimensions_are_warped_one_by_one():
     stack = xr.concat([noisy(seed=1), noisy(seed=2)], dim="layer", coords="minimal")
     warp = warp_exposure(stack.chunk({"layer": 1}), plane(), plane(5), (5, 50, 10, 60))
