@@ -12,6 +12,7 @@ from skyloom.algorithms.coadd.bright_objects import mask_bright_objects
 from skyloom.algorithms.coadd.candidates import find_candidates, static_sky
 from skyloom.algorithms.coadd.coadding import apply_artifacts, coadd, zero_point_scale
 from skyloom.algorithms.coadd.filling import fill_no_data
+from skyloom.algorithms.coadd.optimal import optimal_coadd
 from skyloom.algorithms.coadd.parameters import CoaddParameters
 from skyloom.algorithms.coadd.protection import protect_sources
 from skyloom.algorithms.coadd.running import accumulate, finish_coadd, merge_accumulated
@@ -33,6 +34,7 @@ __all__ = [
     "finish_coadd",
     "mask_bright_objects",
     "merge_accumulated",
+    "optimal_coadd",
     "protect_sources",
     "static_sky",
     "warp_weight",

@@ -155,7 +155,7 @@ def coadd(
     if artifacts is not None:
         ordered = ordered._replace(artifacts=artifacts_of(artifacts, ordered))
         parameters = rejecting(parameters)
-    made, _ = _coadd(ordered, _labels(warps), weights, zero_points, parameters)
+    made, _ = _coadd(ordered, labels_of(warps), weights, zero_points, parameters)
     return made
 
 
@@ -179,7 +179,7 @@ def coadd_with_intervals(
 ) -> xr.Dataset:
     """Return a coadd with ``center`` and ``half_width`` of the interval of the values used."""
     ordered = warps_of(warps)
-    made, planes = _coadd(ordered, _labels(warps), weights, None, parameters)
+    made, planes = _coadd(ordered, labels_of(warps), weights, None, parameters)
     attrs = {"units": ordered.units}
     return made.assign(
         {
@@ -293,7 +293,7 @@ def apply_artifacts(warp: xr.Dataset, artifacts: xr.DataArray) -> xr.Dataset:
     return warp.assign({v.MASK: new.transpose(*image.dims).assign_attrs(v.mask_attributes())})
 
 
-def _labels(warps: xr.Dataset | Sequence[xr.Dataset]) -> list[Any]:
+def labels_of(warps: xr.Dataset | Sequence[xr.Dataset]) -> list[Any]:
     """Return the visits in the order the warps come in, which sequences of numbers follow."""
     if isinstance(warps, xr.Dataset):
         return list(np.atleast_1d(warps[v.VISIT].values)) if v.VISIT in warps.coords else []
