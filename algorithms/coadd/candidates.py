@@ -12,6 +12,7 @@ from scipy.ndimage import label
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd.artifact_parameters import ArtifactParameters
+from skyloom.algorithms.coadd.candidate_kernels import difference
 from skyloom.algorithms.coadd.coadding import Numbers, coadd_with_intervals
 from skyloom.algorithms.coadd.inputs import own_mask
 from skyloom.algorithms.coadd.parameters import CoaddParameters
@@ -23,8 +24,7 @@ from skyloom.algorithms.sky.masking import disk_reaches
 __all__ = ["difference_from_sky", "find_candidates", "regions_above", "static_sky"]
 
 PIXEL, REGION = "pixel", "region"
-NOTHING_LEFT = 1e-5
-"""Weight of the other visits, relative to all, below which there are none."""
+SKY_PLANES = ("image", "variance", "weight_sum", "center", "half_width")
 EVERYWHERE = np.ones((3, 3), np.int8)
 
 
@@ -106,28 +106,30 @@ def difference_from_sky(warp: xr.Dataset, sky: xr.Dataset) -> Difference:
             f"{dict(sky['image'].sizes)}"
         )
     value, s = (_plane(warp[name]) for name in ("image", "variance"))
+    c, var, weight, center, half_width = (_plane(sky[name]) for name in SKY_PLANES)
     mask = np.zeros(value.shape, np.int32)
     if v.MASK in warp:
         mask = own_mask(warp[v.MASK].transpose(v.Y, v.X).values, dict(warp[v.MASK].attrs))
-    c, var_c, total, center, half_width = (
-        _plane(sky[name]) for name in ("image", "variance", "weight_sum", "center", "half_width")
+    image, variance = np.empty_like(value), np.empty_like(value)
+    difference(
+        value.ravel(),
+        s.ravel(),
+        c.ravel(),
+        var.ravel(),
+        weight.ravel(),
+        center.ravel(),
+        half_width.ravel(),
+        np.ascontiguousarray(mask).ravel(),
+        v.MASK_PLANES["NO_DATA"],
+        _weight_in(sky, warp),
+        image.ravel(),
+        variance.ravel(),
     )
-    w = _weight_in(sky, warp)
-    good = np.isfinite(value) & (s >= 0) & np.isfinite(s)
-    good &= (mask & v.MASK_PLANES["NO_DATA"]) == 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        used = good & (np.abs(value - center) <= half_width) if w else np.zeros_like(good)
-        rest = np.where(used, total - w, total)
-        rest[rest <= NOTHING_LEFT * total] = np.nan
-        others = np.where(used, (total * c - w * value) / rest, c)
-        left = np.maximum(total**2 * var_c - w**2 * s, 0.0) / rest**2
-        image = np.where(good, value - others, np.nan)
-        variance = s + np.where(used, left, var_c)
-    return Difference(image.astype(np.float32), variance.astype(np.float32), mask)
+    return Difference(image, variance, mask)
 
 
-def _plane(array: xr.DataArray) -> NDArray[np.float64]:
-    return np.asarray(array.transpose(v.Y, v.X).values, np.float64)
+def _plane(array: xr.DataArray) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array.transpose(v.Y, v.X).values, np.float32)
 
 
 def _weight_in(sky: xr.Dataset, warp: xr.Dataset) -> float:

@@ -25,8 +25,9 @@ from skyloom.algorithms.coadd import (
     find_artifacts,
     finish_coadd,
     merge_accumulated,
+    optimal_coadd,
 )
-from skyloom.algorithms.psf import VarianceScalingParameters, rescale_variance
+from skyloom.algorithms.psf import VarianceScalingParameters, gaussian_psf, rescale_variance
 from skyloom.algorithms.simulate import SimulatedVisits, VisitParameters, simulate_visits
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from tests.validation.rows import Row, at_most, between, within
@@ -216,6 +217,42 @@ def depth() -> list[Row]:
     return rows
 
 
+def optimal() -> list[Row]:
+    """Return the rows of optimal coadds of visits of different seeing."""
+    widths, noise, flux = (2.5, 4.0, 6.0, 3.5), np.array([2.0, 1.0, 1.5, 3.0]), 60.0
+    psf = xr.concat([gaussian_psf(width, size=31) for width in widths], dim=v.VISIT)
+    psf = psf.assign_coords({v.VISIT: np.arange(4)})
+    expected = flux * np.sqrt(((psf**2).sum(("psf_y", "psf_x")).values / noise**2).sum())
+    scores, fluxes, whites = [], [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        image = noise[:, None, None] * rng.standard_normal((4, 121, 121))
+        image[:, 45:76, 45:76] += flux * psf.values
+        spread = np.broadcast_to(noise[:, None, None] ** 2, image.shape)
+        dims = (v.VISIT, v.Y, v.X)
+        warps = xr.Dataset(
+            {
+                "image": (dims, image.astype(np.float32), {"units": v.NANOJANSKY}),
+                "variance": (dims, spread.astype(np.float32)),
+            },
+            coords={v.VISIT: np.arange(4)},
+        )
+        made = optimal_coadd(warps, psf)
+        scores.append(float(made["score"][60, 60]))
+        fluxes.append(float(made["detection"][60, 60] * made["flux_sigma"] ** 2))
+        pulls = made["image"].values[:40] / np.sqrt(made["variance"].values[:40])
+        whites.append(float((pulls[:, 1:] * pulls[:, :-1]).mean()))
+    what = "in 100 optimal coadds of four visits"
+    return [
+        within(f"significance of a star over that of all visits, {what}",
+               float(np.mean(scores)) / expected, 1.0, 0.02),
+        within(f"flux of a star over the truth, {what}", float(np.mean(fluxes)) / flux, 1.0, 0.02),
+        within(f"scatter of its significance, {what}", float(np.std(scores)), 1.0, 0.15),
+        within(f"correlation of neighbouring pixels of the proper image, {what}",
+               float(np.mean(whites)), 0.0, 0.002),
+    ]  # fmt: skip
+
+
 def write_for_swarp(
     folder: Path, images: NDArray[np.float32], weights: NDArray[np.float32]
 ) -> list[str]:
@@ -295,4 +332,4 @@ def peers() -> list[Row]:
 
 def measure() -> list[Row]:
     """Return all rows."""
-    return [*real(), *artifacts(), *small_numbers(), *depth(), *peers()]
+    return [*real(), *artifacts(), *small_numbers(), *depth(), *optimal(), *peers()]
