@@ -131,20 +131,31 @@ def load_group(
     count: NDArray[np.int64],
 ) -> None:
     """Load the bins between edges along x, row by row: memory is read in its order."""
+    not_a_number, largest = constants[0], constants[1]
+    flip, bits = legend[0], legend[1]
     bins = edges.size - 1
     count[:] = 0
     for y in range(top, bottom):
+        pixels, masks = image[y], mask[y if mask.size != 0 else 0]
         for j in range(bins):
-            left, right = edges[j], edges[j + 1]
-            start = (y - top) * (right - left)
-            masks = mask[y, left:right] if mask.size != 0 else mask[0, 0:0]
-            count[j] += load_row(
-                image[y, left:right],
-                masks,
-                legend,
-                constants,
-                blocks[j, start : start + right - left],
-            )
+            # unsigned, for an index that could be negative keeps the loop from becoming vectors
+            left, right = np.uint64(edges[j]), np.uint64(edges[j + 1])
+            shift = np.uint64(y - top) * (right - left) - left
+            out = blocks[j]
+            n = np.int32(0)
+            if mask.size == 0:
+                for i in range(left, right):
+                    value = pixels[i]
+                    good = abs(value) <= largest
+                    out[i + shift] = value if good else not_a_number
+                    n = np.int32(n + np.int32(good))
+            else:
+                for i in range(left, right):
+                    value = pixels[i] if ((masks[i] ^ flip) & bits) == 0 else not_a_number
+                    good = abs(value) <= largest
+                    out[i + shift] = value if good else not_a_number
+                    n = np.int32(n + np.int32(good))
+            count[j] += n
     for j in range(bins):
         blocks[j, (bottom - top) * (edges[j + 1] - edges[j]) :] = constants[0]
 

@@ -133,7 +133,7 @@ def many_exposures(
     rng: np.random.Generator,
     what: str,
     pulls: list[float],
-    number: int = 24,
+    number: int = 48,
 ) -> Iterator[Row]:
     """Yield the rows of one sky whose noise is drawn again and again, and add the pulls."""
     deviations = {name: np.sqrt(sky).astype(np.float32) for name, sky in skies.items()}
