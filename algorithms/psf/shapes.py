@@ -14,7 +14,7 @@ __all__ = ["psf_fwhm", "psf_moments"]
 
 Floats = NDArray[np.float64]
 
-DIRECTIONS = 64  # in which the half maximum is searched
+DIRECTIONS = 32  # in which the half maximum is searched
 STEP = 0.1  # pixel, along each of them
 PEAK_STEPS = 3  # of Newton's method
 

@@ -9,6 +9,8 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import chebyshev_design
@@ -378,3 +380,36 @@ def test_few_and_many_missing_pixels_are_left_out_alike(share, varies):
         fraction = (kernel * valid[part]).sum() / kernel.sum()
         expected = (kernel * np.where(valid, image, 0)[part].astype(float)).sum() / fraction
         assert float(found[y, x]) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    half=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    share=st.sampled_from([0.0, 0.001, 0.05, 0.5, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_image_kernel_and_gaps_agree_with_a_plain_convolution(shape, half, share, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(50, 1, shape).astype(np.float32)
+    variance = rng.uniform(1, 2, shape).astype(np.float32)
+    missing = rng.random(shape) < share
+    image[missing] = np.nan
+    sides = (2 * half[0] + 1, 2 * half[1] + 1)
+    kernel = rng.random(sides)
+    kernel /= kernel.sum()
+    given_exposure = xr.Dataset({"image": (("y", "x"), image), "variance": (("y", "x"), variance)})
+    found = convolve(given_exposure, kernel_of(kernel))
+
+    def plain(values, weights):
+        padded = np.pad(values.astype(float), [(half[0], half[0]), (half[1], half[1])])
+        return scipy.signal.convolve2d(padded, weights, mode="valid")
+
+    fraction = plain(~missing, kernel)
+    sure = np.abs(fraction - 0.9) > 1e-9  # that the fraction is on one side
+    np.testing.assert_array_equal(np.isnan(found["image"].values)[sure], (fraction <= 0.9)[sure])
+    good = np.isfinite(found["image"].values)
+    expected = plain(np.where(missing, 0, image), kernel)[good] / fraction[good]
+    np.testing.assert_allclose(found["image"].values[good], expected, rtol=1e-6)
+    expected = plain(np.where(missing, 0, variance), kernel**2)[good] / fraction[good] ** 2
+    np.testing.assert_allclose(found["variance"].values[good], expected, rtol=1e-6)
