@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import warnings
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import reproject
-import xarray as xr
-from astropy.coordinates import Angle
 from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.conditions import observing_conditions
 from skyloom.algorithms.warp import (
     merge_warps,
     sky_pixels,
@@ -24,18 +20,12 @@ from skyloom.algorithms.warp import (
     warp_noise_covariance,
 )
 from skyloom.algorithms.warp.position_grid import position_grid
+from skyloom.algorithms.warp.resampling import Kernel
 from skyloom.algorithms.warp.row_kernels import cubic_weights
 from tests.algorithms.warp.headers import distorted
 from tests.algorithms.warp.scenes import exposure_of, plane, stars
-from tests.real_data.measured import SHARED
+from tests.real_data.decam import CUTOUTS, PUBLISHED, conditions_of, cutouts, straight_line
 from tests.validation.rows import Row, at_most, within
-
-CUTOUTS = SHARED / "decam-bok-cutouts-public" / "testcase3" / "images" / "decam" / "CP" / "V4.8.2a"
-PUBLISHED = {
-    ("g", "N12"): (1.040, -4.4), ("g", "N10"): (1.294, -8.4), ("r", "N12"): (0.997, -29.9),
-    ("z", "N12"): (1.857, -827.0), ("z", "N10"): (1.387, -1156.0),
-}  # fmt: skip
-"""Scale and offset of other exposures against that of detector N11, by bicubic interpolation."""
 
 
 def measure() -> list[Row]:
@@ -100,6 +90,24 @@ def star_rows() -> list[Row]:
             ("flux", "centre (px)", "profile, rms"), errors, limits, strict=True
         ):
             rows.append(at_most(name + what, error, limit))
+    for kernel in ("lanczos3", "lanczos5"):
+        worst = np.array(
+            [
+                star_errors(turn, 0.2 * ratio, 4.0, seed, kernel)
+                for turn in (0.0, 1.0, 2.0, 5.0)
+                for ratio in np.linspace(0.8, 1.2, 17)
+                for seed in range(3)
+            ]
+        ).max(axis=0)
+        rows.append(
+            Row(
+                f"for comparison, {kernel}, stars of FWHM 4 px, grids turned by at most 5° and of "
+                "scales within 20 %: the kernel's response near one cycle a pixel",
+                "no target",
+                f"flux {worst[0]:.1e}, centre {worst[1]:.1e} px",
+                True,
+            )
+        )
     source, target = WCS(distorted("TPV", plane(12, center=(200.0, 200.0)))), plane(
         -20, 0.21, center=(200.0, 200.0)
     )  # fmt: skip
@@ -134,13 +142,16 @@ def boxes(image: NDArray[np.floating], x: NDArray[np.float64], y: NDArray[np.flo
                      for a, b in zip(x, y, strict=True)])  # fmt: skip
 
 
-def star_errors(turn: float, scale: float, fwhm: float, seed: int) -> tuple[float, float, float]:
+def star_errors(
+    turn: float, scale: float, fwhm: float, seed: int, kernel: Kernel = "lanczos3"
+) -> tuple[float, float, float]:
     """Return the errors of flux, centre and profile of one star."""
     x_star, y_star = 60 + np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
     source, target = plane(center=(100.2, 99.7)), plane(turn, scale, center=(60.0, 60.0))
     x, y = source.to_pixels(*target.to_sky(x_star, y_star))
     exposure = exposure_of(stars((200, 200), x, y, fwhm))
-    image = warp_exposure(exposure, source, target, (30, 91, 30, 91))["image"].values.astype(float)
+    warp = warp_exposure(exposure, source, target, (30, 91, 30, 91), kernel=kernel)
+    image = warp["image"].values.astype(float)
     rows, columns = np.mgrid[30:91, 30:91]
     total = image.sum()
     center = (image * columns).sum() / total - x_star, (image * rows).sum() / total - y_star
@@ -199,27 +210,6 @@ def merged() -> list[Row]:
                 "the same bits" if same else "different", same)]  # fmt: skip
 
 
-def cutouts(band: str) -> dict[str, tuple[xr.Dataset, WCS, fits.Header]]:
-    """Return the real exposures of a band by detector: exposure, WCS, primary header."""
-    found = {}
-    for path in sorted(CUTOUTS.glob(f"*/*_ooi_{band}_*.fits")):
-        planes = []
-        for kind in ("ooi", "oow", "ood"):
-            with fits.open(Path(str(path).replace("_ooi_", f"_{kind}_"))) as file:
-                planes.append(np.asarray(file[1].data))
-                if kind == "ooi":
-                    primary, header = file[0].header.copy(), file[1].header.copy()
-        with np.errstate(divide="ignore"):
-            variance = np.where(planes[1] > 0, 1.0 / planes[1], np.inf)
-        mask = np.where(planes[2] != 0, v.MASK_PLANES["BAD"], 0)
-        detector = path.name.split(".")[-2]
-        exposure = exposure_of(planes[0], variance, mask, detector=detector)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found[detector] = exposure, WCS(header), primary
-    return found
-
-
 def real_scales() -> list[Row]:
     """Return scales and offsets between real exposures of the same sky on three detectors."""
     rows = []
@@ -234,10 +224,7 @@ def real_scales() -> list[Row]:
             area = abs(np.linalg.det(warp.attrs["matrix"]))
             ours, x = warp["image"].values / area, reference["image"].values
             good = np.isfinite(ours) & (reference["mask"].values == 0)
-            line, covariance = np.polyfit(x[good], ours[good], 1, cov=True)
-            # the noise of neighbouring pixels is not independent after resampling
-            correlated = warp_noise_covariance()
-            sigma = np.sqrt(np.diag(covariance) * float(correlated.sum() / correlated.max()))
+            line, sigma = straight_line(x[good], ours[good])
             published = PUBLISHED[band, detector]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -263,18 +250,7 @@ def real_altitudes() -> list[Row]:
     differences, airmasses = [], []
     for band in "grz":
         for _, _, header in cutouts(band).values():
-            record = observing_conditions(
-                header["MJD-OBS"],
-                Angle(header["RA"], "hourangle").deg,
-                Angle(header["DEC"], "deg").deg,
-                scale="utc",
-                longitude=-float(header["OBS-LONG"]),
-                latitude=float(header["OBS-LAT"]),
-                height=float(header["OBS-ELEV"]),
-                temperature=float(header["OUTTEMP"]),
-                pressure=100 * float(header["PRESSURE"]),
-                humidity=float(header["HUMIDITY"]),
-            )
+            record = conditions_of(header)
             differences.append(record.altitude - (90 - float(header["ZD"])))
             airmasses.append(record.airmass - float(header["AIRMASS"]))
     return [

@@ -455,3 +455,66 @@ def test_misuse_of_planes_is_named():
             exposure.expand_dims(layer=2), plane(), plane(), box,
             parameters=WarpParameters(noise_realizations=1),
         )  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(0, 360), st.floats(0.7, 1.3), st.floats(-0.5, 0.5), st.floats(-0.5, 0.5),
+    st.sampled_from(KERNELS), st.sampled_from(["weigh", "spread"]), st.integers(0, 2**16),
+)  # fmt: skip
+def test_whatever_the_grids_planes_agree_with_each_other(
+    turn, ratio, dx, dy, kernel, bad_pixels, seed
+):
+    rng = np.random.default_rng(seed)
+    mask = np.where(rng.random((120, 120)) < 0.02, rng.integers(1, 1 << 17, (120, 120)), 0)
+    image = rng.normal(100, 5, (120, 120))
+    image[rng.random((120, 120)) < 0.005] = np.nan
+    exposure = exposure_of(image, rng.uniform(20, 30, (120, 120)), mask)
+    target = plane(turn, 0.2 * ratio, center=(50 + dx, 50 + dy))
+    warp = warp_exposure(
+        exposure, plane(center=(60.0, 60.0)), target, (0, 100, 0, 100), kernel=kernel,
+        parameters=WarpParameters(bad_pixels=bad_pixels),
+    )  # fmt: skip
+    empty = (warp["mask"].values & PLANE["NO_DATA"]) != 0
+    taken = np.isfinite(warp["image"].values)
+    # a pixel with data can carry the plane NO_DATA of a source pixel beside it
+    assert not (~taken & ~empty).any()
+    assert (np.isposinf(warp["variance"].values) == ~taken).all()
+    assert (warp["variance"].values[taken] > 0).all()
+    assert int(warp["good_count"]) == taken.sum()
+    fraction = warp["masked_fraction"].values
+    assert ((fraction >= 0) & (fraction <= 1)).all()
+    known = int(np.bitwise_or.reduce(mask, axis=None)) | PLANE["NO_DATA"]
+    assert not (warp["mask"].values & ~np.int32(known)).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0, 360), st.floats(0.8, 1.2), st.floats(-3, 3), st.floats(-3, 3))
+def test_a_star_keeps_its_flux_and_place_on_any_grid(turn, ratio, dx, dy):
+    source = plane(center=(70.0, 70.0))
+    target = plane(turn, 0.2 * ratio, center=(60 + dx, 60 + dy))
+    x, y = source.to_pixels(*target.to_sky(60.0, 60.0))
+    warp = warp_exposure(
+        exposure_of(stars((140, 140), x, y, 4.0)), source, target, (35, 86, 35, 86)
+    )
+    image = warp["image"].values.astype(float)
+    rows, columns = np.mgrid[35:86, 35:86]
+    # worst where grids are almost parallel and of almost the same scale: there the kernel's
+    # response around one cycle a pixel meets the star's own spectrum
+    assert image.sum() == pytest.approx(1e4, rel=0.01)
+    assert (image * columns).sum() / image.sum() == pytest.approx(60.0, abs=0.025)
+    assert (image * rows).sum() / image.sum() == pytest.approx(60.0, abs=0.025)
+
+
+def test_a_sum_of_exposures_is_warped_into_the_sum_of_warps():
+    one, other = noisy(seed=1), noisy(seed=2)
+    both = one.assign(
+        image=one["image"] + other["image"], variance=one["variance"] + other["variance"]
+    )
+    warps = [
+        warp_exposure(given, plane(), plane(33), (5, 50, 10, 60)) for given in (one, other, both)
+    ]
+    for name in ("image", "variance"):
+        np.testing.assert_allclose(
+            warps[0][name] + warps[1][name], warps[2][name], rtol=1e-5, equal_nan=True
+        )
