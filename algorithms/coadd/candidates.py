@@ -23,6 +23,7 @@ from skyloom.algorithms.sky.masking import disk_reaches
 
 __all__ = ["difference_from_sky", "find_candidates", "regions_above", "static_sky"]
 
+AROUND = 3.0  # widths of the PSF around what differs that don't tell of the noise
 PIXEL, REGION = "pixel", "region"
 SKY_PLANES = ("image", "variance", "weight_sum", "center", "half_width")
 EVERYWHERE = np.ones((3, 3), np.int8)
@@ -214,10 +215,15 @@ def find_candidates(
     parameters = parameters or ArtifactParameters()
     unusable = np.int32(v.plane_bits(parameters.unusable_planes))
     image, variance, mask = difference_from_sky(warp, sky)
-    factor, scaling = _scaled(image, variance, mask, parameters)
     with np.errstate(invalid="ignore", divide="ignore"):
-        significance = image / np.sqrt(np.float32(factor) * variance)
+        significance = image / np.sqrt(variance)
     significance[~np.isfinite(significance)] = 0.0
+    # what differs raises the background of whole bins, and must not raise its own threshold
+    differs = (np.abs(significance) > parameters.threshold).view(np.uint8)
+    around = grow(differs, disk_reaches(int(AROUND * psf_sigma + 0.5))) > 0
+    hidden = mask | np.where(around, np.int32(v.MASK_PLANES["DETECTED"]), np.int32(0))
+    factor, scaling = _scaled(image, variance, hidden, parameters)
+    significance /= np.float32(np.sqrt(factor))
     found = np.zeros(image.shape, np.uint8)
     for sign in (1, -1):
         labels, _ = regions_above(

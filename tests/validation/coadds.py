@@ -30,6 +30,7 @@ from skyloom.algorithms.coadd import (
 from skyloom.algorithms.psf import VarianceScalingParameters, gaussian_psf, rescale_variance
 from skyloom.algorithms.simulate import SimulatedVisits, VisitParameters, simulate_visits
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
+from tests.algorithms.coadd.scenes import real_geometry
 from tests.validation.rows import Row, at_most, between, within
 
 __all__ = ["measure", "write_for_swarp"]
@@ -217,6 +218,40 @@ def depth() -> list[Row]:
     return rows
 
 
+def resampled() -> list[Row]:
+    """Return the rows of turned and dithered detectors, resampled and matched."""
+    clipped, pulls, fluxes, elsewhere = [], [], [], 0
+    side = 300
+    y, x = np.indices((side, side))
+    for seed in range(4):
+        scene = real_geometry(
+            np.random.default_rng(seed), visits=8, side=side, stars=25, satellite=30.0
+        )
+        found = find_artifacts(scene.matched, warps=scene.warps)
+        mask = (found["artifact_mask"].values & v.MASK_PLANES["CLIPPED"]) != 0
+        clipped.append(mask[0][scene.trail[0] > 5.0].mean())
+        elsewhere += int(mask[1:].sum())
+        made = coadd(scene.warps, artifacts=found["artifact_mask"])
+        stars = [scene.stars[name].values for name in ("sx", "sy", "flux")]
+        near = [np.hypot(y - sy, x - sx) for sx, sy, _ in zip(*stars, strict=True)]
+        sky = (np.min(near, axis=0) > 14.0) & np.isfinite(made["image"].values)
+        pulls.append(made["image"].values[sky] / np.sqrt(made["variance"].values[sky]))
+        for i, away in enumerate(near):
+            others = [each for j, each in enumerate(near) if j != i]
+            alone = np.min(others, axis=0)[away < 1.0].min() > 24.0
+            if alone and away[[0, -1]].min() > 12.0 and away[:, [0, -1]].min() > 12.0:
+                fluxes.append(made["image"].values[away < 10.0].sum() / stars[2][i])
+    noise = float(np.concatenate(pulls).std())
+    what = "8 turned, dithered detectors, Lanczos3, matched, 4 sets"
+    return [
+        between(f"pixels of satellites clipped, {what}", min(clipped), 0.95, np.inf),
+        Row(f"pixels clipped in other visits, {what}", "0", str(elsewhere), elsewhere == 0),
+        within(f"noise of the coadd over that of its variance, {what}", noise, 1.0, 0.03),
+        within(f"median flux of {len(fluxes)} stars over the truth, {what}",
+               float(np.median(fluxes)), 1.0, 0.01),
+    ]  # fmt: skip
+
+
 def optimal() -> list[Row]:
     """Return the rows of optimal coadds of visits of different seeing."""
     widths, noise, flux = (2.5, 4.0, 6.0, 3.5), np.array([2.0, 1.0, 1.5, 3.0]), 60.0
@@ -332,4 +367,4 @@ def peers() -> list[Row]:
 
 def measure() -> list[Row]:
     """Return all rows."""
-    return [*real(), *artifacts(), *small_numbers(), *depth(), *optimal(), *peers()]
+    return [*real(), *artifacts(), *small_numbers(), *depth(), *optimal(), *resampled(), *peers()]

@@ -10,6 +10,8 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd import (
@@ -260,6 +262,48 @@ def test_any_order_and_any_container_give_the_same_bits(warps, statistic):
 def test_any_chunks_give_the_same_bits(warps, height, width, number):
     cube = together(warps)
     assert_same(coadd(cube.chunk(visit=number, y=height, x=width)), coadd(cube))
+
+
+class Recorded(BackendArray):
+    """An array that is read as it is indexed, and remembers how much at a time."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+        self.read: list[int] = []
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._get
+        )
+
+    def _get(self, key: tuple) -> np.ndarray:
+        part = self.values[key]
+        self.read.append(part.size)
+        return part
+
+
+@pytest.mark.parametrize("statistic", ["mean", "clipped_mean"])
+def test_stored_warps_are_read_tile_by_tile_and_once_if_weights_are_given(warps, statistic):
+    arrays, stored = [], []
+    for warp in warps:
+        variables = {}
+        for name in ("image", "variance", "mask"):
+            array = Recorded(warp[name].values)
+            arrays.append(array)
+            lazy = indexing.LazilyIndexedArray(array)
+            encoding = {"preferred_chunks": {"y": 6, "x": 31}}
+            variables[name] = xr.Variable(("y", "x"), lazy, warp[name].attrs, encoding)
+        stored.append(xr.Dataset(variables, coords=warp.coords, attrs=warp.attrs))
+    weights = np.arange(1.0, 8.0)
+    assert_same(
+        coadd(stored, statistic=statistic, weights=weights),
+        coadd(warps, statistic=statistic, weights=weights),
+    )
+    for array in arrays:
+        assert max(array.read) == 6 * 31
+        assert sum(array.read) == array.values.size
+    assert_same(coadd(stored, statistic=statistic), coadd(warps, statistic=statistic))
+    assert_same(accumulate(stored), accumulate(warps))
 
 
 def test_weights_follow_their_visits_in_any_order(warps):
