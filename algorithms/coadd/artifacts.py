@@ -281,7 +281,7 @@ def _blank(direct: Warps, shape: tuple[int, int]) -> tuple[NDArray[np.int32], di
         "candidate_count": np.zeros(size, np.int32),
         "artifact_count": np.zeros(size, np.int32),
         "variance_factor": np.full(size, np.nan),
-        "input_status": np.full(size, v.InputStatus.NO_MATCHED_WARP, np.int8),
+        "input_status": np.full(size, v.InputStatus.NO_MATCHED_WARP, np.uint8),
     }
 
 

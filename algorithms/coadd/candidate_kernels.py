@@ -36,7 +36,7 @@ def difference(
     """Write image - sky of the others and its variance; NaN without a value or without others.
 
     ``weight`` is that of the visit in the sky, 0 if it isn't in it; it was used where its value
-    lies within ``half_width`` of ``center``.
+    lies within ``half_width`` of ``center``. Without it these and ``weight_sum`` may be empty.
     """
     for i in range(image.size):
         value, s = np.float64(image[i]), np.float64(variance[i])
@@ -44,8 +44,9 @@ def difference(
         out_variance[i] = NAN
         if (mask[i] & no_data) != 0 or not (abs(value) <= LARGEST and 0.0 <= s <= LARGEST):
             continue
-        c, var, total = np.float64(sky[i]), np.float64(sky_variance[i]), np.float64(weight_sum[i])
+        c, var = np.float64(sky[i]), np.float64(sky_variance[i])
         if weight > 0.0 and abs(value - center[i]) <= half_width[i]:
+            total = np.float64(weight_sum[i])
             rest = total - weight
             if rest <= NOTHING_LEFT * total:
                 continue

@@ -25,7 +25,7 @@ __all__ = ["difference_from_sky", "find_candidates", "regions_above", "static_sk
 
 AROUND = 3.0  # widths of the PSF around what differs that don't tell of the noise
 PIXEL, REGION = "pixel", "region"
-SKY_PLANES = ("image", "variance", "weight_sum", "center", "half_width")
+NO_PLANE = np.empty(0, np.float32)
 EVERYWHERE = np.ones((3, 3), np.int8)
 
 
@@ -107,7 +107,11 @@ def difference_from_sky(warp: xr.Dataset, sky: xr.Dataset) -> Difference:
             f"{dict(sky['image'].sizes)}"
         )
     value, s = (_plane(warp[name]) for name in ("image", "variance"))
-    c, var, weight, center, half_width = (_plane(sky[name]) for name in SKY_PLANES)
+    share = _weight_in(sky, warp)
+    c, var = _plane(sky["image"]), _plane(sky["variance"])
+    weight, center, half_width = (
+        _plane(sky[name]) if share else NO_PLANE for name in ("weight_sum", "center", "half_width")
+    )
     mask = np.zeros(value.shape, np.int32)
     if v.MASK in warp:
         mask = own_mask(warp[v.MASK].transpose(v.Y, v.X).values, dict(warp[v.MASK].attrs))
@@ -122,7 +126,7 @@ def difference_from_sky(warp: xr.Dataset, sky: xr.Dataset) -> Difference:
         half_width.ravel(),
         np.ascontiguousarray(mask).ravel(),
         v.MASK_PLANES["NO_DATA"],
-        _weight_in(sky, warp),
+        share,
         image.ravel(),
         variance.ravel(),
     )
@@ -136,6 +140,8 @@ def _plane(array: xr.DataArray) -> NDArray[np.float32]:
 def _weight_in(sky: xr.Dataset, warp: xr.Dataset) -> float:
     """Return the weight that the visit of a warp has in the static sky, 0 if it isn't in it."""
     if v.VISIT not in warp.coords:
+        return 0.0
+    if "input_weight" not in sky:
         return 0.0
     found = sky["input_weight"].values[sky[v.VISIT].values == warp[v.VISIT].item()]
     return float(found[0]) if found.size else 0.0
@@ -178,7 +184,8 @@ def find_candidates(
         ``image``, ``variance`` and perhaps ``mask`` of one visit, with the PSF of the static sky;
         the coordinate ``visit`` names it. Read as a whole.
     sky : Dataset, (y, x)
-        From `static_sky`. If the visit is part of it, its share is taken out.
+        From `static_sky`; if the visit is part of it, its share is taken out. Or any ``image``
+        with ``variance`` that the visit should look like, such as a template made for its airmass.
     psf_sigma : float, pixel
         Width of the PSF; > 0.
     parameters : ArtifactParameters, optional

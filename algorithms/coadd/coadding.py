@@ -359,7 +359,7 @@ def weigh(
         chosen = np.where(good, 1.0 / np.where(good, mean, 1.0), 0.0)
     else:
         code = v.InputStatus
-        status = np.where(chosen > 0, code.OK, code.NO_WEIGHT).astype(np.int8)
+        status = np.where(chosen > 0, code.OK, code.NO_WEIGHT).astype(np.uint8)
     return {
         "weight": chosen,
         "scale": scales,

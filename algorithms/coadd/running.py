@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd.coadd_kernels import add_warp, finish_pixels
 from skyloom.algorithms.coadd.coadding import Numbers, forget_empty, scales_of, weigh
-from skyloom.algorithms.coadd.inputs import FRAME, Warps, planes_of, split_columns, warps_of
+from skyloom.algorithms.coadd.inputs import FRAME, Warps, split_columns, warps_of
 from skyloom.algorithms.coadd.parameters import CoaddParameters
 from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
@@ -84,44 +84,34 @@ def accumulate(
         )
     rules = rules_of(parameters)
     total: xr.Dataset | None = None
+    tables: list[xr.Dataset] = []
     for index, warp in enumerate(warps):
         ordered = warps_of([warp])
-        scales, units = scales_of(_of_one(zero_points, index), ordered, ordered.visits.tolist())
-        columns = weigh(
-            ordered, _of_one(weights, index), scales, ordered.visits.tolist(), parameters
-        )
+        label = ordered.visits.tolist()
+        scales, units = scales_of(_of_one(zero_points, index), ordered, label)
+        columns = weigh(ordered, _of_one(weights, index), scales, label, parameters)
         attrs = ordered.attrs | {"units": units, PARAMETERS: parameters.model_dump_json()}
         if total is None:
-            sums = _blank(ordered.shape, rules, parameters.error == "scatter")
-            sums = sums.assign_attrs(attrs).assign_coords(_axes(ordered))
-        else:
-            sums = total
-            _check_alike(total.attrs, attrs, dict(total.sizes), ordered.shape)
+            total = _blank(ordered.shape, rules, parameters.error == "scatter")
+            total = total.assign_attrs(attrs).assign_coords(_axes(ordered))
+        _check_alike(total.attrs, attrs, dict(total.sizes), ordered.shape)
         if columns["weight"][0] > 0:
             columns["good_count"][:] = _add(
-                sums, ordered, float(columns["weight"][0]), float(scales[0]), rules
+                total, ordered, float(columns["weight"][0]), float(scales[0]), rules
             )
             forget_empty(columns)
         table = inputs_table(ordered, columns, units)
-        about = table.assign_coords({n: (v.VISIT, [c.item()]) for n, c in _scalars(ordered)})
-        total = (
-            _with_table(sums, about)
-            if total is not None
-            else sums.assign(dict(about.variables)).set_coords(list(about.coords))
-        )
+        scalars = {n: (v.VISIT, [c.item()]) for n, c in ordered.coords.items() if c.ndim == 0}
+        tables.append(table.assign_coords(scalars))
     if total is None:
         raise NoUsableDataError("no inputs: there are no warps to coadd")
-    return total
+    return _with_table(total, tables)
 
 
 def _of_one(numbers: Numbers | None, index: int) -> Numbers | None:
     if numbers is None or (isinstance(numbers, xr.DataArray) and v.VISIT in numbers.coords):
         return numbers
     return [float(np.asarray(numbers)[index])]
-
-
-def _scalars(warps: Warps) -> list[tuple[Any, xr.DataArray]]:
-    return [(n, c) for n, c in warps.coords.items() if c.ndim == 0]
 
 
 def _axes(warps: Warps) -> dict[Any, xr.DataArray]:
@@ -144,51 +134,45 @@ def _blank(shape: tuple[int, int], rules: Rules, scatter: bool) -> xr.Dataset:
 
 def _add(total: xr.Dataset, warps: Warps, weight: float, scale: float, rules: Rules) -> int:
     """Add a warp to sums that nobody else has seen yet, and return its good pixels."""
-    good = 0
-    pixels = {name: total[name].values for name in PIXELS}
-    width = warps.shape[1]
-    for place in warps.places():
-        read = planes_of(warps.data[0].isel(place))
-        rows, columns = place[v.Y], place[v.X]
-        where = (..., rows, columns)
-        whole_rows = columns.stop - columns.start == width
-        parts = {}
-        for name, values in pixels.items():
-            part = values[where]
-            flat = part.reshape(*part.shape[:-2], -1)
-            parts[name] = flat if whole_rows and values.ndim == 2 else np.ascontiguousarray(flat)
-        good += add_warp(
-            read.image[0],
-            read.mask[0] & ~rules.dropped,
-            read.variance[0],
+    image, mask, variance = warps.read_one(0)
+    sums, count, used, all_, rejected = (_flat(total[name].values) for name in PIXELS)
+    return int(
+        add_warp(
+            image[0],
+            mask[0] & ~rules.dropped,
+            variance[0],
             weight,
             scale,
             rules.bits,
             rules.watched,
             limits_of(np.dtype(np.float32)),
-            *parts.values(),
+            sums,
+            count,
+            used,
+            all_,
+            rejected,
         )
-        for name, values in pixels.items():
-            values[where] = parts[name].reshape(values[where].shape)
-    return good
-
-
-def _with_table(total: xr.Dataset, about: xr.Dataset) -> xr.Dataset:
-    """Return sums whose table of inputs has more rows, in the order of the visits."""
-    names = [name for name in total.variables if total[name].dims == (v.VISIT,)]
-    names = [name for name in names if name in about.variables]
-    joined = xr.concat(
-        [each[names].drop_vars(_others(each, names)) for each in (total, about)], dim=v.VISIT
     )
-    labels = joined[v.VISIT].values
-    joined = joined.isel({v.VISIT: np.argsort(labels, kind="stable")})
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a view whose last axis is that of pixels."""
+    return values.reshape(*values.shape[:-2], -1)
+
+
+def _with_table(total: xr.Dataset, tables: list[xr.Dataset]) -> xr.Dataset:
+    """Return sums with the rows of all tables of inputs, in the order of the visits."""
+    names = [n for n in tables[0].variables if all(n in table.variables for table in tables)]
+    alike = [table.drop_vars([n for n in table.variables if n not in names]) for table in tables]
+    joined = xr.concat(alike, dim=v.VISIT)
+    order = np.argsort(joined[v.VISIT].values, kind="stable")
+    joined = joined.isel({v.VISIT: order})
     split_columns(joined.drop_vars(list(joined.data_vars)))
-    kept = total.drop_dims(v.VISIT)
-    return kept.assign(dict(joined.data_vars)).assign_coords(joined.coords)
+    return total.assign(dict(joined.data_vars)).assign_coords(joined.coords)
 
 
-def _others(table: xr.Dataset, names: list[Any]) -> list[Any]:
-    return [name for name in table.coords if name not in names]
+def _table_of(accumulated: xr.Dataset) -> xr.Dataset:
+    return accumulated.drop_dims([v.Y, v.X, SUM, PLANE], errors="ignore")
 
 
 def _check_alike(
@@ -229,8 +213,7 @@ def merge_accumulated(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     See `accumulate`.
     """
     _check_alike(one.attrs, other.attrs, dict(one.sizes), (other.sizes[v.Y], other.sizes[v.X]))
-    table = other.drop_dims([v.Y, v.X, SUM, PLANE], errors="ignore")
-    total = _with_table(one, table)
+    total = _with_table(one.drop_dims(v.VISIT), [_table_of(one), _table_of(other)])
     joined: dict[str, NDArray[Any]] = {
         name: one[name].values | other[name].values
         if one[name].dtype == np.int32
@@ -262,7 +245,7 @@ def finish_coadd(accumulated: xr.Dataset) -> xr.Dataset:
     --------
     See `accumulate`.
     """
-    table = accumulated.drop_dims([v.Y, v.X, SUM, PLANE], errors="ignore")
+    table = _table_of(accumulated)
     if not (table["input_weight"] > 0).any():
         reasons = ", ".join(
             f"{visit}: {v.InputStatus(int(status)).name}"
@@ -280,8 +263,7 @@ def finish_coadd(accumulated: xr.Dataset) -> xr.Dataset:
         v.MASK: np.zeros(size, np.int32),
         "weight_sum": np.empty(size, np.float32),
     }
-    flat = [accumulated[name].values for name in PIXELS]
-    sums, count, used, all_, rejected = (a.reshape(*a.shape[:-2], -1) for a in flat)
+    sums, count, used, all_, rejected = (_flat(accumulated[name].values) for name in PIXELS)
     finish_pixels(
         sums,
         count,

@@ -78,7 +78,7 @@ def warp_weight(warp: xr.Dataset, *, parameters: CoaddParameters | None = None) 
         output_dtypes=[np.float64, np.int64],
     )
     status = xr.apply_ufunc(
-        status_of, mean, count, dask="parallelized", output_dtypes=[np.int8]
+        status_of, mean, count, dask="parallelized", output_dtypes=[np.uint8]
     ).assign_attrs(v.flag_attributes(v.InputStatus))
     units = str(warp["image"].attrs.get("units", v.DIMENSIONLESS))
     good = status == v.InputStatus.OK
@@ -144,8 +144,8 @@ def mean_variance(
     return moments.mean, moments.count
 
 
-def status_of(mean: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.int8]:
+def status_of(mean: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return why warps of these mean variances and good pixels can be used or not."""
     good = np.isfinite(mean) & (np.asarray(mean) > 0)
     status = np.where(good, v.InputStatus.OK, v.InputStatus.BAD_VARIANCE)
-    return np.where(np.asarray(count) == 0, v.InputStatus.NO_DATA, status).astype(np.int8)
+    return np.where(np.asarray(count) == 0, v.InputStatus.NO_DATA, status).astype(np.uint8)

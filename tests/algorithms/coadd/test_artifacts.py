@@ -216,6 +216,10 @@ def test_a_visit_outside_the_static_sky_is_compared_with_all_of_it(made):
     image, variance, _ = difference_from_sky(warp, sky)
     np.testing.assert_allclose(image, warp["image"].values - sky["image"].values, atol=1e-3)
     np.testing.assert_allclose(variance, warp["variance"].values + sky["variance"].values, 1e-5)
+    template = xr.Dataset({name: sky[name] for name in ("image", "variance")})
+    again = difference_from_sky(made.matched.isel(visit=2), template)
+    assert not np.array_equal(again.image, difference_from_sky(made.matched.isel(visit=2), sky)[0])
+    np.testing.assert_array_equal(difference_from_sky(warp, template).image, image)
 
 
 def test_candidates_in_few_epochs_are_artifacts_unless_protected():
