@@ -24,6 +24,7 @@ from skyloom.algorithms.simulate.night_plan import night_plan
 from skyloom.algorithms.simulate.night_truth import Defect, night_truth, sky_pattern
 from skyloom.algorithms.simulate.parameters import FrameParameters, TruthParameters
 from skyloom.algorithms.simulate.scene import night_scene, sky_scene
+from skyloom.algorithms.simulate.tract import SimulatedTract, TractParameters, simulate_tract
 from skyloom.algorithms.simulate.truth import TYPICAL_A, flat_truth
 from skyloom.algorithms.simulate.visits import SimulatedVisits, VisitParameters, simulate_visits
 
@@ -35,7 +36,9 @@ __all__ = [
     "NightParameters",
     "PlanParameters",
     "SceneParameters",
+    "SimulatedTract",
     "SimulatedVisits",
+    "TractParameters",
     "TruthParameters",
     "VisitParameters",
     "amplifier_grid",
@@ -54,6 +57,7 @@ __all__ = [
     "simulate_flats",
     "simulate_night",
     "simulate_night_exposure",
+    "simulate_tract",
     "simulate_visits",
     "sky_pattern",
     "sky_scene",
