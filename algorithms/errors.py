@@ -18,6 +18,7 @@ __all__ = [
     "KeptVarianceWarning",
     "NoUsableDataError",
     "NonFiniteVarianceWarning",
+    "PoorlyDeterminedWarning",
     "ReducedInterpolationWarning",
     "ReducedOrderWarning",
     "SchemaError",
@@ -89,6 +90,10 @@ class DroppedInputWarning(SkyloomWarning):
 
 class NonFiniteVarianceWarning(SkyloomWarning):
     """Bins without a positive, finite variance were left out of a weighted fit."""
+
+
+class PoorlyDeterminedWarning(SkyloomWarning):
+    """A fit hardly determines some of its parameters; a prior, or fewer of them, settle it."""
 
 
 class FilledPixelsWarning(SkyloomWarning):

@@ -279,6 +279,19 @@ class RejectedInput(IntFlag):
     UNNORMALIZED_ELLIPTICITY = 16384
 
 
+class OffsetStatus(IntEnum):
+    """What is to be known of the background of a visit that was matched to others."""
+
+    OK = 0
+    SINGLE = 1
+    ISOLATED = 2
+    REDUCED = 3
+    NO_DATA = 4
+    BAD_VARIANCE = 5
+    NO_REFERENCE_OVERLAP = 6
+    NOT_MEASURED = 255
+
+
 class WarpStatus(IntEnum):
     """Whether an exposure gave a warp, and why not."""
 

@@ -14,6 +14,15 @@ from skyloom.algorithms.matching.fields import (
     field_values,
     tract_image,
 )
+from skyloom.algorithms.matching.match import match_backgrounds
+from skyloom.algorithms.matching.match_parameters import MatchParameters
+from skyloom.algorithms.matching.match_result import match_basis
+from skyloom.algorithms.matching.match_use import (
+    apply_offset,
+    extrapolated_bins,
+    offset_errors,
+    offset_image,
+)
 from skyloom.algorithms.matching.tract_background import fill_tract_background, tract_background
 from skyloom.algorithms.matching.tract_grid import TractGrid, tract_grid
 from skyloom.algorithms.matching.tract_parameters import (
@@ -25,15 +34,22 @@ from skyloom.algorithms.matching.tract_sums import merge_tract_sums, tract_level
 __all__ = [
     "TRACT_REJECTED_PLANES",
     "FieldBasis",
+    "MatchParameters",
     "PolynomialBasis",
     "SplineBasis",
     "TractBackgroundParameters",
     "TractGrid",
+    "apply_offset",
     "basis_at_bins",
+    "extrapolated_bins",
     "field_image",
     "field_values",
     "fill_tract_background",
+    "match_backgrounds",
+    "match_basis",
     "merge_tract_sums",
+    "offset_errors",
+    "offset_image",
     "tract_background",
     "tract_grid",
     "tract_image",
