@@ -39,9 +39,10 @@ def warp_exposure(
     exposure : Dataset, (..., y, x)
         ``image``, float32, any unit; ``variance``, unit squared; perhaps ``mask``. May be lazy:
         only the part is read that the box needs. Leading dimensions share the WCS.
-    wcs : TangentPlane, astropy.wcs.WCS, mapping of FITS keys, or object
+    wcs : TangentPlane, astropy.wcs.WCS, mapping of FITS keys, their JSON text, object, or None
         Where the exposure's pixels lie; any celestial WCS that astropy reads. Other objects need
-        ``pixel_to_world_values`` and ``world_to_pixel_values``, in degrees of ICRS.
+        ``pixel_to_world_values`` and ``world_to_pixel_values``, in degrees of ICRS. None means
+        that of the exposure, its coordinate ``wcs``.
     target : Tract, or as ``wcs``
         The grid to resample onto; of a tract, its ``plane``.
     box : Patch or (int, int, int, int)
@@ -109,6 +110,8 @@ def warp_exposure(
     limits = _limits(box)
     grid_of, name = getattr(target, "plane", target), "target"
     shape = planes["image"].sizes[v.Y], planes["image"].sizes[v.X]
+    if wcs is None and v.WCS in exposure.coords:
+        wcs = str(exposure.coords[v.WCS].item()) or None
     source = sky_pixels(wcs, name=_named(exposure), shape=shape)
     grid = position_grid(
         source,
@@ -186,7 +189,7 @@ def _coords(exposure: xr.Dataset, target: Any, box: Any) -> dict[str, Any]:
     coords = {
         str(v.VISIT if name == v.EXPOSURE else name): value.variable
         for name, value in exposure.coords.items()
-        if value.ndim == 0
+        if value.ndim == 0 and name != v.WCS
     }
     for name, owner in ((v.TRACT, target), (v.PATCH, box)):
         index = getattr(owner, "index", None)

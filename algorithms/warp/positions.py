@@ -6,6 +6,7 @@ projection reaches is NaN.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,7 +145,7 @@ def sky_pixels(wcs: Any, *, name: str = "wcs", shape: tuple[int, int] | None = N
 
     Parameters
     ----------
-    wcs : TangentPlane, astropy.wcs.WCS, mapping of FITS keys, or object
+    wcs : TangentPlane, astropy.wcs.WCS, mapping of FITS keys, their JSON text, or object
         Any celestial WCS that astropy reads. Other objects need ``pixel_to_world_values`` and
         ``world_to_pixel_values``, in degrees of ICRS.
     name : str
@@ -167,6 +168,8 @@ def sky_pixels(wcs: Any, *, name: str = "wcs", shape: tuple[int, int] | None = N
     """
     if wcs is None:
         raise GeometryError(f"{name} is missing: the image cannot be placed on the sky")
+    if isinstance(wcs, str):
+        wcs = _parsed(wcs, name)
     if isinstance(wcs, Mapping):
         wcs = _read(wcs, name)
     if isinstance(wcs, TangentPlane):
@@ -177,7 +180,7 @@ def sky_pixels(wcs: Any, *, name: str = "wcs", shape: tuple[int, int] | None = N
         found = _Described(wcs)
     else:
         raise GeometryError(
-            f"{name} must be a TangentPlane, an astropy WCS, a mapping of FITS keys or have "
+            f"{name} must be a TangentPlane, an astropy WCS, FITS keys as mapping or JSON, or have "
             f"pixel_to_world_values and world_to_pixel_values, got {type(wcs).__name__}"
         )
     if shape is not None:
@@ -193,6 +196,8 @@ def header_of(wcs: Any) -> dict[str, Any]:
     >>> header_of(TangentPlane(10.0, -20.0, 4.0, 5.0, np.eye(2) / 3600))["CRPIX1"]
     5.0
     """
+    if isinstance(wcs, str):
+        return dict(_parsed(wcs, "wcs"))
     if isinstance(wcs, Mapping):
         return dict(wcs)
     if isinstance(wcs, TangentPlane):
@@ -200,6 +205,16 @@ def header_of(wcs: Any) -> dict[str, Any]:
     if isinstance(wcs, WCS):
         return {str(key): value for key, value in wcs.to_header(relax=True).items() if key}
     return {}
+
+
+def _parsed(text: str, name: str) -> Mapping[str, Any]:
+    try:
+        keys = json.loads(text)
+    except json.JSONDecodeError as failure:
+        raise GeometryError(f"{name} is no JSON text of FITS keys: {failure}") from failure
+    if not isinstance(keys, dict) or not keys:
+        raise GeometryError(f"{name} is no JSON text of FITS keys: {text[:80]!r}")
+    return keys
 
 
 def _read(keys: Mapping[str, Any], name: str) -> WCS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -374,6 +376,18 @@ def test_a_warp_says_what_and_where_it_is():
         "float32",
         "int32",
     ]
+
+
+def test_the_wcs_that_an_exposure_carries_is_used_where_none_is_given_and_ends_there():
+    expected = warp_exposure(noisy(), plane(7), plane(5), (5, 50, 10, 60))
+    exposure = noisy(wcs=json.dumps(plane(7).header()))
+    found = warp_exposure(exposure, None, plane(5), (5, 50, 10, 60))
+    np.testing.assert_allclose(found["image"], expected["image"], rtol=1e-4)
+    assert "wcs" not in found.coords
+    with pytest.raises(GeometryError, match="S1 is missing"):
+        warp_exposure(noisy(wcs=""), None, plane(5), (5, 50, 10, 60))
+    with pytest.raises(GeometryError, match="S1 is no JSON text"):
+        warp_exposure(noisy(wcs="RA---TAN"), None, plane(5), (5, 50, 10, 60))
 
 
 def test_a_tract_and_a_patch_name_themselves():
