@@ -411,18 +411,37 @@ def finish_pixels(
                 spread = sums[4, i] / weight - value * value
                 error = spread * squares / (weight * weight - squares)
             variance[i] = INFINITY if error <= 0.0 else error
+    tell(used_planes, all_planes, bits, planes)
+    for j in range(watched.size):
+        tell_watched(sums[0, :size], rejected[j, :size], fractions_of_weight[j], watched[j], planes)
     for i in range(size):
-        planes[i] = used_planes[i]
-        if all_planes[i] == 0 and count[i] > 0 and variance[i] < INFINITY:
-            continue
-        for j in range(watched.size):
-            limit = fractions_of_weight[j] * (sums[0, i] + rejected[j, i]) * JUST_ABOVE
-            if rejected[j, i] > limit:
-                planes[i] |= watched[j]
-        planes[i] = told_planes(planes[i], all_planes[i], False, bits)
         if count[i] == 0 or (propagate and not variance[i] < INFINITY):
             image[i] = NAN
             planes[i] |= bits[NO_DATA]
+
+
+@compiled
+def tell(used: Planes, all_: Planes, bits: Planes, planes: Planes) -> None:
+    """Write `told_planes` of all pixels, none clipped."""
+    edge, sensor_edge, clipped = bits[EDGE], bits[SENSOR_EDGE], bits[CLIPPED]
+    rejecting, rejected, inexact = bits[REJECTING], bits[REJECTED], bits[INEXACT]
+    any_of_three, none = sensor_edge | clipped | rejected, np.int32(0)
+    for i in range(planes.size):
+        told = used[i] | (all_[i] & clipped)
+        told |= sensor_edge if (all_[i] & edge) != 0 else none
+        told |= rejected if (all_[i] & rejecting) != 0 else none
+        planes[i] = told | (inexact if (told & any_of_three) != 0 else none)
+
+
+@compiled
+def tell_watched(
+    weight: Doubles, rejected: Doubles, fraction: float, bit: int, planes: Planes
+) -> None:
+    """Set a plane where the weight left out that has it exceeds a fraction of all."""
+    most = fraction * JUST_ABOVE
+    for i in range(planes.size):
+        exceeds = rejected[i] > most * (weight[i] + rejected[i])
+        planes[i] |= bit if exceeds else np.int32(0)
 
 
 @compiled_dividing
