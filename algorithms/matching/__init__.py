@@ -15,7 +15,7 @@ from skyloom.algorithms.matching.fields import (
     tract_image,
 )
 from skyloom.algorithms.matching.match import match_backgrounds
-from skyloom.algorithms.matching.match_parameters import MatchParameters
+from skyloom.algorithms.matching.match_parameters import MatchParameters, SelectionParameters
 from skyloom.algorithms.matching.match_result import match_basis
 from skyloom.algorithms.matching.match_use import (
     apply_offset,
@@ -23,6 +23,7 @@ from skyloom.algorithms.matching.match_use import (
     offset_errors,
     offset_image,
 )
+from skyloom.algorithms.matching.reference_visit import choose_reference_visit
 from skyloom.algorithms.matching.tract_background import fill_tract_background, tract_background
 from skyloom.algorithms.matching.tract_grid import TractGrid, tract_grid
 from skyloom.algorithms.matching.tract_parameters import (
@@ -36,11 +37,13 @@ __all__ = [
     "FieldBasis",
     "MatchParameters",
     "PolynomialBasis",
+    "SelectionParameters",
     "SplineBasis",
     "TractBackgroundParameters",
     "TractGrid",
     "apply_offset",
     "basis_at_bins",
+    "choose_reference_visit",
     "extrapolated_bins",
     "field_image",
     "field_values",

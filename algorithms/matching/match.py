@@ -29,7 +29,9 @@ from skyloom.algorithms.matching.match_inputs import (
 )
 from skyloom.algorithms.matching.match_joint import JointSolution, solve_joint
 from skyloom.algorithms.matching.match_parameters import MatchParameters
+from skyloom.algorithms.matching.match_reference import offsets_by_bin, solve_pairs
 from skyloom.algorithms.matching.match_result import match_dataset
+from skyloom.algorithms.matching.reference_visit import choose_reference_visit
 
 __all__ = ["match_backgrounds"]
 
@@ -69,7 +71,9 @@ def match_backgrounds(
         deviations) and ``sky_correlation`` of each visit; ``sky``, ``sky_weight`` (inverse
         variance), ``visit_count`` and ``sky_component`` (tract_y, tract_x); ``robust_factor``
         (visit, tract_y, tract_x) of the weights; measures of quality, see the guide. Visits are in
-        the order given.
+        the order given. In the mode ``reference_bins`` there are ``offset``, to be added, with
+        ``offset_variance`` and ``flags`` (visit, tract_y, tract_x) instead, NaN and EMPTY where a
+        visit and the reference do not overlap.
 
     Raises
     ------
@@ -112,6 +116,8 @@ def match_backgrounds(
     reference = _reference(background, given, chosen)
     usable = given.status == v.OffsetStatus.OK
     notes = _dropped(given, usable)
+    if chosen.mode != "joint" and reference is not None:
+        return _to_reference(background, given, functions, chosen, reference, notes)
     counts = overlap_counts(given.weight > 0)
     groups = connected_groups(counts)
     sizes = np.bincount(groups[usable], minlength=groups.max() + 1)
@@ -169,16 +175,63 @@ def _reference(
     background: xr.Dataset, given: MatchInput, parameters: MatchParameters
 ) -> int | None:
     """Return the visit that is the reference, if there is to be one."""
-    if parameters.gauge != "reference":
+    if parameters.gauge != "reference" and parameters.mode == "joint":
         return None
     wanted = parameters.reference_visit
     if wanted is None:
-        raise ConfigurationError("the gauge reference needs a reference_visit")
-    if wanted is not None and wanted not in given.visits:
+        return choose_reference_visit(background, parameters=parameters.selection)[0]
+    if wanted not in given.visits:
         raise ConfigurationError(
             f"the reference visit {wanted} is not among {given.visits.tolist()}"
         )
     return wanted
+
+
+def _to_reference(
+    background: xr.Dataset,
+    given: MatchInput,
+    functions: Floats,
+    parameters: MatchParameters,
+    reference: int,
+    notes: list[tuple[type[Warning], str]],
+) -> xr.Dataset:
+    """Match each visit to the reference alone."""
+    grid = grid_of_background(background)
+    if parameters.mode == "reference_bins":
+        found = offsets_by_bin(background, given, grid, reference, parameters)
+        status = found["status"].values[given.order]
+    else:
+        basis = basis_of_parameters(parameters, grid.shape)
+        pairs = solve_pairs(given, functions, basis, reference, parameters)
+        status = pairs.status
+        matched = np.isfinite(pairs.fields).all(axis=1)
+        # what is not matched does not belong into the sky
+        kept = given._replace(weight=given.weight * matched)
+        found = match_dataset(
+            background,
+            kept,
+            grid,
+            basis,
+            functions,
+            parameters.model_copy(update={"gauge": "reference"}),
+            pairs.fields,
+            pairs.covariance,
+            np.ones_like(given.weight),
+            status,
+            np.where(matched, 0, -1),
+            pairs.used,
+            None,
+            reference,
+        )
+        if pairs.notes:
+            notes = [*notes, (PoorlyDeterminedWarning, "; ".join(dict.fromkeys(pairs.notes)))]
+    apart = given.visits[status == v.OffsetStatus.NO_REFERENCE_OVERLAP]
+    if apart.size:
+        text = f"visits without overlap with the reference {reference}: {apart.tolist()}"
+        notes = [*notes, (DroppedInputWarning, text)]
+    for category, text in notes:
+        warnings.warn(text, category, stacklevel=3)
+    return found
 
 
 def _dropped(given: MatchInput, usable: NDArray[np.bool_]) -> list[tuple[type[Warning], str]]:

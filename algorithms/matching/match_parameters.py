@@ -6,14 +6,44 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from skyloom.algorithms.background.interpolation import Style
 from skyloom.algorithms.parameters import Parameters
 
-__all__ = ["MatchParameters"]
+__all__ = ["MatchParameters", "SelectionParameters"]
+
+
+class SelectionParameters(Parameters):
+    """How the reference visit is chosen, `choose_reference_visit`."""
+
+    coverage: float = Field(0.4, ge=0, description="weight of the fraction of the tract covered")
+    complexity: float = Field(0.3, ge=0, description="weight of the misfit of a plane")
+    noise: float = Field(0.3, ge=0, description="weight of the noise of bins")
+    conditions: float = Field(
+        0.0, ge=0, description="weight of each condition given (seeing, airmass, moonlight)"
+    )
+    min_coverage: float = Field(
+        0.5, ge=0, le=1, description="least coverage, as a fraction of the largest"
+    )
+    mode: Literal["measured", "compat"] = Field(
+        "measured",
+        description="ranks on measured bins, or compat: costs as the LSST Science Pipelines",
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> SelectionParameters:
+        if not self.coverage + self.complexity + self.noise + self.conditions > 0:
+            raise ValueError("all weights are zero: at least one must be positive")
+        return self
 
 
 class MatchParameters(Parameters):
     """How visits are matched, `match_backgrounds`."""
 
+    mode: Literal["joint", "reference", "reference_bins"] = Field(
+        "joint",
+        description="all visits at once, each to a reference visit by a smooth field, or each to "
+        "it bin by bin",
+    )
     basis: Literal["polynomial", "spline"] = Field("polynomial", description="fields of visits")
     order: int = Field(1, ge=0, le=12, description="of polynomials: 0 a level, 1 a plane")
     knots: tuple[int, int] = Field((8, 8), description="splines along y and x, at least 4 each")
@@ -26,7 +56,10 @@ class MatchParameters(Parameters):
         "equal", description="weights of visits in the mean of fields"
     )
     reference_visit: int | None = Field(
-        None, description="reference visit, for the gauge reference"
+        None, description="reference visit; chosen by choose_reference_visit by default"
+    )
+    selection: SelectionParameters = Field(
+        SelectionParameters(), description="how a reference visit is chosen"
     )
     scatter: float = Field(
         0.0, ge=0, description="scatter of levels beyond their variances, unit of the levels"
@@ -54,6 +87,12 @@ class MatchParameters(Parameters):
         6000, ge=1, description="number of unknowns above which conjugate gradients solve"
     )
     rescale_errors: bool = Field(True, description="enlarge errors by chi²/dof where above 1")
+    interpolation: Style = Field(
+        "akima", description="of offsets bin by bin, in the mode reference_bins"
+    )
+    extrapolate: bool = Field(
+        False, description="fill offsets bin by bin where a visit and the reference do not overlap"
+    )
 
     @model_validator(mode="after")
     def _numbers(self) -> MatchParameters:

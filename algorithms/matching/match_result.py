@@ -101,7 +101,7 @@ def match_dataset(
         total,
         shape,
         0.0 if solution is None else solution.effective,
-        robust_share(parameters),
+        1.0 if solution is None else robust_share(parameters),
     )
     for name, values in visits.items():
         found[name] = by_visit(values)
@@ -135,7 +135,7 @@ def _attributes(
     attributes: dict[str, Any] = {
         name: list(background.attrs[name]) for name in ("tract_shape", "bin_size")
     }
-    attributes |= {"gauge": parameters.gauge}
+    attributes |= {"mode": parameters.mode, "gauge": parameters.gauge}
     if isinstance(basis, SplineBasis):
         attributes |= {"basis": "spline", "knots": list(basis.knots)}
     elif isinstance(basis, PolynomialBasis):

@@ -9,12 +9,14 @@ import xarray as xr
 from scipy.ndimage import distance_transform_edt
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background.filling import fill_bad
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
 from skyloom.algorithms.matching.fields import (
     PolynomialBasis,
     SplineBasis,
     basis_at_bins,
     field_image,
+    tract_image,
 )
 from skyloom.algorithms.matching.match_inputs import grid_of_background
 from skyloom.algorithms.matching.match_result import match_basis
@@ -36,7 +38,7 @@ def offset_image(match: xr.Dataset, visit: int, box: Sequence[int]) -> xr.DataAr
     Returns
     -------
     DataArray, (y, x), float32, unit of the match
-        The same bits for a pixel in every box.
+        The same bits for a pixel in every box. With offsets bin by bin, NaN in bins without one.
 
     Raises
     ------
@@ -55,6 +57,8 @@ def offset_image(match: xr.Dataset, visit: int, box: Sequence[int]) -> xr.DataAr
     >>> offset_image(match, 7, (0, 1, 0, 2)).values.tolist()
     [[-2.0, -2.0]]
     """
+    if "offset" in match:
+        return _image_of_bins(match, visit, box)
     coefficients = _of_visit(match, visit)["coefficients"].values
     if not np.isfinite(coefficients).all():
         raise NoUsableDataError(f"visit {visit} was not matched: see its status")
@@ -144,6 +148,27 @@ def extrapolated_bins(match: xr.Dataset, background: xr.Dataset) -> xr.DataArray
             sampling = [size / wide for size, wide in zip(grid.bin_size, reach, strict=True)]
             far[index] = distance_transform_edt(~known, sampling=sampling) > 1.0
     return level.copy(data=far).drop_attrs()
+
+
+def _image_of_bins(match: xr.Dataset, visit: int, box: Sequence[int]) -> xr.DataArray:
+    """Return the offset of a visit that has one in each bin."""
+    offset = _of_visit(match, visit)["offset"]
+    known = np.isfinite(offset.values)
+    if not known.any():
+        raise NoUsableDataError(f"visit {visit} was not matched: see its status")
+    grid = grid_of_background(match)
+    # filled, so that neighbours of empty bins are interpolated like all others
+    level = offset.copy(data=fill_bad(offset.values)[0])
+    image = tract_image(level, grid, box, interpolation=match.attrs["interpolation"])
+    y_start, y_stop, x_start, x_stop = (int(value) for value in box)
+    row, column = (
+        np.clip(np.arange(start, stop) // side, 0, count - 1)
+        for start, stop, side, count in zip(
+            (y_start, x_start), (y_stop, x_stop), grid.bin_size, grid.bins, strict=True
+        )
+    )
+    image.values[~known[np.ix_(row, column)]] = np.nan
+    return image
 
 
 def _of_visit(match: xr.Dataset, visit: int) -> xr.Dataset:
