@@ -17,6 +17,7 @@ from skyloom.algorithms.matching.fields import (
 from skyloom.algorithms.matching.match import match_backgrounds
 from skyloom.algorithms.matching.match_parameters import MatchParameters, SelectionParameters
 from skyloom.algorithms.matching.match_result import match_basis
+from skyloom.algorithms.matching.match_update import remove_visit, update_match
 from skyloom.algorithms.matching.match_use import (
     apply_offset,
     extrapolated_bins,
@@ -53,9 +54,11 @@ __all__ = [
     "merge_tract_sums",
     "offset_errors",
     "offset_image",
+    "remove_visit",
     "tract_background",
     "tract_grid",
     "tract_image",
     "tract_levels",
     "tract_sums",
+    "update_match",
 ]
