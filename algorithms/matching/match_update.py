@@ -223,10 +223,10 @@ def _with_visit(
     values = values / np.where(known, after, 1.0)
     count = match["visit_count"].values.ravel() + (weight > 0)
     seen = weight > 0
-    error = np.nan
+    error = float(np.nan)
     if seen.any():
         at = functions[seen]
-        error = float(np.sqrt(max(0.0, np.vdot(at.T @ at, covariance) / len(at))))
+        error = float(np.sqrt(max(0.0, float(np.vdot(at.T @ at, covariance)) / len(at))))
     shape = match["sky"].shape
     row: dict[str, Any] = {
         "coefficients": fields,
@@ -242,8 +242,8 @@ def _with_visit(
     }
     new = xr.Dataset(
         {
-            name: (match[name].dims, np.asarray(value)[None], match[name].attrs)
-            for name, value in row.items()
+            key: (match[key].dims, np.asarray(value)[None], match[key].attrs)
+            for key, value in row.items()
         },
         {v.VISIT: [name]},
     )
@@ -268,13 +268,15 @@ def _fit(
     """Return the field that fits differences to the sky, covariance, weights, mean residual."""
     inner = functions @ part
     penalty = np.zeros((part.shape[1],) * 2) if prior is None else part.T @ prior @ part
-    factor = np.ones_like(difference)
-    theta = np.zeros(part.shape[1])
+    factor: Floats = np.ones_like(difference)
+    theta: Floats = np.zeros(part.shape[1])
+    matrix: Floats
     for sweep in range(parameters.sweeps + 1):
         weighted = inner * (weight * factor)[:, None]
         matrix = weighted.T @ inner + penalty
-        before, theta = theta, np.linalg.solve(matrix, weighted.T @ difference)
-        inverse = np.linalg.inv(matrix)
+        before = theta
+        theta = np.asarray(np.linalg.solve(matrix, weighted.T @ difference), np.float64)
+        inverse = np.asarray(np.linalg.inv(matrix), np.float64)
         step = np.abs(theta - before) / np.sqrt(np.diag(inverse))
         if not parameters.robust or sweep == parameters.sweeps:
             break
