@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
@@ -139,7 +140,8 @@ def combined_flat(inputs: Inputs, parameters: FlatBlockParameters) -> xr.Dataset
     """Divide the flats of a filter and detector by their scales and combine them."""
     frames, amplifiers = inputs["frames"], inputs["amplifiers"]
     scales = usable_exposure_scales(inputs["scales"])
-    known = np.isin(frames[v.EXPOSURE].values, scales[v.EXPOSURE].values)
+    agreeing = scales[v.EXPOSURE].values[_agrees(inputs["scales"], scales, frames)]
+    known = np.isin(frames[v.EXPOSURE].values, agreeing)
     if known.sum() < parameters.minimum:
         lost = ", ".join(map(str, frames[v.EXPOSURE].values[~known].tolist()))
         raise NoUsableDataError(
@@ -153,6 +155,19 @@ def combined_flat(inputs: Inputs, parameters: FlatBlockParameters) -> xr.Dataset
     return combined(flat, frames).assign_coords(
         normalization=parameters.normalization, exposures_left_out=int((~known).sum())
     )
+
+
+def _agrees(solution: xr.Dataset, usable: xr.DataArray, frames: xr.Dataset) -> NDArray[np.bool_]:
+    """Return in which usable exposures the level of the frames' detector is no outlier.
+
+    Of amplifiers, half of those with a level may be outliers.
+    """
+    detector = str(frames[v.DETECTOR].values)
+    cells = solution["cell_status"].sel({v.DETECTOR: detector})
+    cells = cells.sel({v.EXPOSURE: usable[v.EXPOSURE].values})
+    amps = [dim for dim in cells.dims if dim != v.EXPOSURE]
+    odd, good = ((cells == code).sum(amps) for code in (v.CellStatus.OUTLIER, v.CellStatus.OK))
+    return np.asarray((odd <= good).values | (odd == 0).values)
 
 
 def flat_quality(block: xr.Dataset) -> Mapping[str, Any]:

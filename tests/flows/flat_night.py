@@ -25,7 +25,7 @@ from skyloom.storage.store import Store, create_store
 
 FILTERS = ("g", "r")
 BIASES, DARKS, FLATS, SCIENCE = 5, 3, 6, 1
-SEED = 5
+SEED = 1
 LAMP = "lamp"
 
 CAMERA = """
@@ -114,6 +114,16 @@ def frames_of(night: SimulatedNight, number: int) -> Frames:
         ).assign_coords(observation_reason=reason)
         for name, truth in night.truth.items()
     }
+
+
+def with_dead_amplifier(night: SimulatedNight, frame: xr.Dataset, name: str) -> xr.Dataset:
+    """Return a raw frame in which an amplifier sees no light: its pixels are as its overscan."""
+    table = night.camera.amplifiers(str(frame[v.DETECTOR].values))
+    (row,) = (row for row in amplifier_rows(table) if row.name == name)
+    image = frame["image"].values.copy()
+    dark = image[row.overscan.slices]
+    image[row.data.slices] = np.tile(dark, (1, row.data.shape[1] // dark.shape[1]))
+    return frame.assign(image=frame["image"].copy(data=image))
 
 
 def make_store(folder: Path, night: SimulatedNight, change: Change | None = None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flat_night
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.amplifiers import amplifier_rows
 from skyloom.algorithms.errors import ConfigurationError, NoUsableDataError, StoreError
 from skyloom.algorithms.statistics import clipped_statistics
 from skyloom.flows import detrend, flat_normalization
@@ -73,7 +74,7 @@ def test_flats_are_the_true_ones_within_their_noise(night: SimulatedNight, solve
             good = (flat["mask"].values == 0) & (night.truth[detector]["defects"].values == 0)
             assert good.mean() > 0.9
             ratio = np.median(flat["image"].values[good] / true[good])
-            pulls = (flat["image"].values / ratio - true) / np.sqrt(flat["variance"].values)
+            pulls = (flat["image"].values - ratio * true) / np.sqrt(flat["variance"].values)
             assert 0.94 < robust_width(pulls[good]) < 1.06
             number = flat_night.FLATS
             first, last = np.array(flat_night.flats_through(night, name))[[0, -1]]
@@ -160,3 +161,173 @@ def test_flats_are_chosen_by_header_values(prepared: Path) -> None:
     chosen: Any = flow.steps[0].labels[v.EXPOSURE]
     assert len(chosen) == flat_night.FLATS
     assert all(number % 2 for number in chosen)
+
+
+def test_the_report_shows_residuals_responses_light_and_flats(
+    solved: Store, tmp_path: Path
+) -> None:
+    page = flat_normalization(solved).report(tmp_path / "flats.html").read_text()
+    for text in (
+        "Filter g",
+        "Filter r",
+        "Left out, and why",
+        "Nothing: every level enters the solution.",
+        "Every exposure",
+        "Detectors, the worst first",
+        "Every flat",
+    ):
+        assert text in page
+    assert page.count("data:image/png") == 2 * 4 + 2
+    assert "could not be drawn" not in page
+    assert "Error" not in page
+
+
+class BadNight(NamedTuple):
+    """A run on bad flats: what was bad, and what came of it."""
+
+    store: Store
+    exit_code: int
+    saturated: int
+    wrong: int
+    once: int
+
+
+@pytest.fixture(scope="module")
+def bad(night: SimulatedNight, tmp_path_factory: pytest.TempPathFactory) -> BadNight:
+    """Return a run on flats with one saturated, one of a wrong filter, a dead amplifier of S3, and
+    S2 seen once through r."""
+    saturated, wrong, *others, once = flat_night.flats_through(night, "r")
+    plan = night.plan.copy(deep=True)
+    plan["level"].loc[{v.EXPOSURE: saturated}] = 1e6
+
+    def change(number: int, frames: flat_night.Frames) -> flat_night.Frames:
+        if plan["observation_type"].sel({v.EXPOSURE: number}) == v.FLAT:
+            frames["S3"] = flat_night.with_dead_amplifier(night, frames["S3"], "D")
+        if number == wrong:
+            frames = {name: each.assign_coords({v.FILTER: "g"}) for name, each in frames.items()}
+        if number in (saturated, *others):
+            del frames["S2"]
+        return frames
+
+    folder = tmp_path_factory.mktemp("bad")
+    place = flat_night.make_store(folder, night._replace(plan=plan), change)
+    store = flat_night.with_biases(open_store(place))
+    summary = flat_normalization(store).run(progress=False)
+    return BadNight(store, summary.exit_code, saturated, wrong, once)
+
+
+def test_bad_flats_are_left_out_by_name(bad: BadNight, tmp_path: Path) -> None:
+    scales = bad.store["flat_scales"].load()
+    red, green = scales.sel({v.FILTER: "r"}), scales.sel({v.FILTER: "g"})
+    assert red["exposure_status"].sel({v.EXPOSURE: bad.saturated}) == v.CellStatus.MISSING
+    assert green["exposure_status"].sel({v.EXPOSURE: bad.wrong}) == v.CellStatus.OUTLIER
+    assert (green["exposure_status"] == v.CellStatus.OUTLIER).sum() == 1
+    assert int((red["exposure_status"] == v.CellStatus.OK).sum()) == flat_night.FLATS - 2
+    record = bad.store.read_record("flat_scales", {v.FILTER: "g"})
+    assert record is not None
+    assert record.quality["exposures_left_out"] == {str(bad.wrong): "OUTLIER"}
+    assert f"{bad.wrong} contradict the others" in " ".join(record.warnings)
+    page = flat_normalization(bad.store).report(tmp_path / "bad.html").read_text()
+    assert "no usable pixel: 100 % SAT" in page
+    assert "contradicts the others in 4 of 4" in page or "contradicts the others in 3 of 4" in page
+    assert f"no raw of exposure {bad.once - 1}, detector S2" in page
+
+
+def test_a_dead_amplifier_is_bad_by_name_and_the_rest_is_right(
+    night: SimulatedNight, bad: BadNight
+) -> None:
+    for name in flat_night.FILTERS:
+        record = bad.store.read_record("flat", {v.FILTER: name, v.DETECTOR: "S3"})
+        assert record is not None
+        assert "amplifiers D respond with less than 0.1" in " ".join(record.warnings)
+    for detector in ("S0", "S1", "S3"):
+        flat = bad.store.read_block("flat", {v.FILTER: "r", v.DETECTOR: detector})
+        is_bad = (flat["mask"].values & v.plane_bits(["BAD"])) != 0
+        part = np.zeros(is_bad.shape, bool)
+        if detector == "S3":
+            part[48:, 64:] = True
+            assert is_bad[part].all()
+        true = flat_night.true_flat(night, detector, "r")
+        good = (flat["mask"].values == 0) & (night.truth[detector]["defects"].values == 0)
+        assert good[~part].mean() > 0.9
+        ratio = np.median(flat["image"].values[good] / true[good])
+        pulls = (flat["image"].values - ratio * true) / np.sqrt(flat["variance"].values)
+        assert 0.94 < robust_width(pulls[good]) < 1.06
+        assert int(flat["count"].max()) == flat_night.FLATS - 2
+
+
+def test_a_detector_seen_once_has_a_response_but_no_flat(bad: BadNight) -> None:
+    record = bad.store.read_record("flat", {v.FILTER: "r", v.DETECTOR: "S2"})
+    assert record is not None
+    assert record.status == "skipped"
+    assert "needs at least 3 blocks of flat_frames along exposure, has 1 of 5" in record.reason
+    scales = bad.store["flat_scales"].sel({v.FILTER: "r", v.DETECTOR: "S2"}).load()
+    assert scales["detector_cell_count"] == 1
+    assert scales["cell_status"].sel({v.EXPOSURE: bad.once}) == v.CellStatus.OK
+    assert np.isfinite(scales["detector_scale_sigma"])
+    assert bad.store.done("flat").sum() == 7
+
+
+def test_a_damaged_frame_costs_only_itself(prepared: Path, tmp_path: Path) -> None:
+    store = copied(prepared, tmp_path)
+    red = {"select": {"physical_filter": ["r"]}}
+    first = int(flat_normalization(store, red).steps[0].labels[v.EXPOSURE][0])
+    place = store.labels("raw")[v.EXPOSURE].index(first)
+    for chunk in Path(store.url).glob(f"raw/image/c/{place}/1/*/*"):
+        chunk.write_bytes(b"damaged")
+    summary = flat_normalization(store, red).run(progress=False)
+    assert summary.exit_code == 1
+    assert "ChecksumError" in str(summary)
+    assert store.done("flat").all()
+    scales = store["flat_scales"].load()
+    lost = {v.FILTER: "r", v.DETECTOR: "S1", v.EXPOSURE: first}
+    assert scales["cell_status"].sel(lost) == v.CellStatus.MISSING
+    assert int((scales["cell_status"] != v.CellStatus.OK).sum()) == 1
+    counts = store["flat"]["count"].max((v.Y, v.X)).sel({v.FILTER: "r"}).values
+    assert counts.tolist() == [flat_night.FLATS - (name == "S1") for name in flat_night.DETECTORS]
+
+
+def test_processes_make_the_same_bits_as_threads(
+    solved: Store, prepared: Path, tmp_path: Path, client: Any
+) -> None:
+    store = copied(prepared, tmp_path)
+    assert flat_normalization(store).run(client, progress=False).exit_code == 0
+    mine, theirs = contents(solved), contents(store)
+    assert mine.keys() == theirs.keys()
+    for name, values in mine.items():
+        assert values.tobytes() == theirs[name].tobytes(), name
+
+
+def test_amplifiers_get_responses_of_their_own(
+    night: SimulatedNight, prepared: Path, tmp_path: Path
+) -> None:
+    store = copied(prepared, tmp_path)
+    red = {
+        "select": {"physical_filter": ["r"]},
+        "level": "AMP",
+        "scales": {"gradient_order": 1},
+        "normalization": "detector",
+    }
+    assert flat_normalization(store, red).run(progress=False).exit_code == 0
+    scales = store["flat_scales"].isel({v.FILTER: 0}).load()
+    record = store.read_record("flat_scales", {v.FILTER: "r"})
+    assert record is not None
+    assert record.warnings == ()
+    found, true = [], []
+    for detector in flat_night.DETECTORS:
+        flat = flat_night.true_flat(night, detector, "r")
+        for row in amplifier_rows(night.camera.amplifiers(detector)):
+            part = xr.DataArray(flat[row.trimmed.slices], dims=(v.Y, v.X))
+            true.append(float(clipped_statistics(part)["mean"]))
+            at = {v.DETECTOR: detector, v.AMP: row.name}
+            found.append(float(scales["detector_scale"].sel(at)))
+    np.testing.assert_allclose(found / np.mean(found), true / np.mean(true), rtol=3e-3)
+    assert scales["gradient"].sizes == {v.EXPOSURE: flat_night.FLATS, "term": 2}
+    flat = store.read_block("flat", {v.FILTER: "r", v.DETECTOR: "S1"})
+    assert str(flat["normalization"].values) == "detector"
+    good = flat["mask"].values == 0
+    assert float(np.median(flat["image"].values[good])) == pytest.approx(1.0, abs=5e-3)
+    page = flat_normalization(store, red).report(tmp_path / "amps.html").read_text()
+    assert "S1 D" in page
+    assert "S0 C" not in page
+    assert "Gradients of illumination" in page
