@@ -6,7 +6,7 @@ whatever priors or lowered bases do to the equations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ from scipy.linalg.lapack import dpocon, dpotri
 
 from skyloom.algorithms.matching.match_equations import NormalEquations
 
-__all__ = ["DenseSolution", "solve_dense", "weakest_visits"]
+__all__ = ["DenseSolution", "chain_condition", "solve_dense", "weakest_visits"]
 
 Floats = NDArray[np.float64]
 SINGULAR = 1e13
+POWERS = 30  # of a matrix, until only its largest eigenvalue is left
 
 
 class DenseSolution(NamedTuple):
@@ -128,6 +129,53 @@ def solve_dense(
     return DenseSolution(
         solution.reshape(visits, terms), covariance, chi2, effective, condition, log_evidence
     )
+
+
+def chain_condition(
+    equations: NormalEquations, groups: NDArray[np.int64], maps: Sequence[Floats]
+) -> float:
+    """Return how much worse the least determined relation of visits is than the best.
+
+    The condition of the equations once the field of each visit alone is made one of unit
+    variance, so that neither footprints nor noise count, and without the common fields. It grows
+    like the square of the length of chains of visits.
+    """
+    visits, terms = equations.right.shape
+    blocks = equations.matrix.reshape(visits, terms, visits, terms)
+    parts = []
+    for visit, part in enumerate(maps):
+        own = part.T @ blocks[visit, :, visit, :] @ part
+        try:
+            parts.append(np.linalg.cholesky(own))
+        except np.linalg.LinAlgError:
+            return np.inf
+    white = block_diag(
+        *[part @ np.linalg.inv(root).T for part, root in zip(maps, parts, strict=True)]
+    )
+    matrix = white.T @ equations.matrix @ white
+    sums = np.zeros((visits * terms, terms * (groups.max() + 1)))
+    for visit, group in enumerate(groups):
+        own_rows = slice(visit * terms, (visit + 1) * terms)
+        sums[own_rows, group * terms : (group + 1) * terms] = np.eye(terms)
+    inverse = block_diag(*[root.T @ part.T for part, root in zip(maps, parts, strict=True)])
+    gauge, _ = _independent(inverse @ sums)
+    largest = _extreme(lambda vector: matrix @ vector, gauge)
+    try:
+        pair = cho_factor(matrix + gauge @ gauge.T, lower=True, check_finite=False)
+    except LinAlgError:
+        return np.inf
+    return largest * _extreme(lambda vector: cho_solve(pair, vector, check_finite=False), gauge)
+
+
+def _extreme(product: Callable[[Floats], Floats], gauge: Floats) -> float:
+    """Return the largest eigenvalue of a product beside some directions."""
+    vector = np.random.default_rng(0).standard_normal(len(gauge))
+    size = 1.0
+    for _ in range(POWERS):
+        vector = vector - gauge @ (gauge.T @ vector)
+        vector = product(vector / np.linalg.norm(vector))
+        size = float(np.linalg.norm(vector))
+    return size
 
 
 def weakest_visits(

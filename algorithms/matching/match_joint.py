@@ -12,7 +12,12 @@ from scipy.special import ndtr
 
 from skyloom.algorithms.errors import DegenerateFitError
 from skyloom.algorithms.matching.fields import FieldBasis, PolynomialBasis, SplineBasis
-from skyloom.algorithms.matching.match_dense import DenseSolution, solve_dense, weakest_visits
+from skyloom.algorithms.matching.match_dense import (
+    DenseSolution,
+    chain_condition,
+    solve_dense,
+    weakest_visits,
+)
 from skyloom.algorithms.matching.match_equations import (
     Levels,
     NormalEquations,
@@ -87,7 +92,7 @@ class _Problem:
         self.dense = visits * terms <= parameters.dense_limit
         self.choices = nested_maps(basis)
         self.notes: list[str] = []
-        self.slope_sigma, self.smoothing = np.inf, 0.0
+        self.slope_sigma, self.smoothing, self.condition = np.inf, 0.0, np.nan
         self.lowered = self._lowered()
         self.start: Floats | None = None
 
@@ -183,7 +188,7 @@ class _Problem:
             wanted = self.parameters.slope_prior
             if isinstance(wanted, float):
                 self.slope_sigma = wanted
-            elif wanted == "auto" and choose:
+            elif choose and not self.condition < CHAIN_LIKE / 10.0:
                 self._choose_slope_sigma(equations)
         found = attempt(self.smoothing, self.slope_sigma)
         visits, terms = weighted.fields_shape
@@ -195,7 +200,7 @@ class _Problem:
             found.covariance,
             found.chi2,
             found.effective,
-            found.condition,
+            found.condition if np.isnan(self.condition) else self.condition,
             0,
         )
 
@@ -203,8 +208,8 @@ class _Problem:
         """Give slopes the prior of most evidence, where overlaps hardly determine them."""
         # terms beyond planes are hardly determined in other ways, too, which is not for a prior
         planes = [self.choices[max(index, len(self.choices) - 2)] for index in self.lowered]
-        plain = solve_dense(equations, self.groups, None, planes)
-        if plain is not None and plain.condition <= CHAIN_LIKE:
+        self.condition = chain_condition(equations, self.groups, planes)
+        if self.condition <= CHAIN_LIKE or self.parameters.slope_prior == "none":
             self.slope_sigma = np.inf
             return
         strength = np.diag(equations.matrix).max()
@@ -216,10 +221,9 @@ class _Problem:
         first = not np.isfinite(self.slope_sigma)
         self.slope_sigma = float(np.sqrt(10.0 ** -_lowest(cost, DECADES - 3.0) / strength))
         if first:
-            condition = np.inf if plain is None else plain.condition
             self.notes.append(
-                f"overlaps hardly determine slopes (condition {condition:.1e}): a prior with a "
-                f"standard deviation of {self.slope_sigma:.3g} holds them"
+                f"overlaps hardly determine slopes (condition {self.condition:.1e}): a prior "
+                f"with a standard deviation of {self.slope_sigma:.3g} holds them"
             )
 
     def _solve_iteratively(self, weighted: Levels, *, choose: bool) -> _Step:

@@ -75,7 +75,17 @@ def match_dataset(
 
     factors = np.ascontiguousarray(factor.T[place], np.float32).reshape(-1, *shape)
     coordinates = {name: background.coords[name] for name in BINS if name in background.coords}
-    found = xr.Dataset(
+    measures, visits = match_quality(
+        before,
+        rest,
+        weight,
+        sky,
+        total,
+        shape,
+        0.0 if solution is None else solution.effective,
+        1.0 if solution is None else robust_share(parameters),
+    )
+    return xr.Dataset(
         {
             "coefficients": by_visit(fields, units),
             "coefficient_covariance": by_visit(covariance, square),
@@ -89,25 +99,15 @@ def match_dataset(
             "sky_component": by_bin(component),
             "visit_count": by_bin(count.astype(np.int32)),
             "robust_factor": ((v.VISIT, *BINS), factors, {"units": ""}),
+            **{name: by_visit(values) for name, values in visits.items()},
+            **{
+                name: ((), value, {"units": units if has_unit else ""})
+                for name, (value, has_unit) in measures.items()
+            },
         },
         {v.VISIT: given.visits[place], **coordinates},
         _attributes(basis, parameters, background, reference, solution) | {"units": units},
     )
-    measures, visits = match_quality(
-        before,
-        rest,
-        weight,
-        sky,
-        total,
-        shape,
-        0.0 if solution is None else solution.effective,
-        1.0 if solution is None else robust_share(parameters),
-    )
-    for name, values in visits.items():
-        found[name] = by_visit(values)
-    for name, (value, has_unit) in measures.items():
-        found[name] = ((), value, {"units": units if has_unit else ""})
-    return found
 
 
 def match_basis(match: xr.Dataset) -> FieldBasis:

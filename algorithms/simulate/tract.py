@@ -38,7 +38,7 @@ class TractParameters(Parameters):
     slope: float = Field(20.0, ge=0, description="standard deviation of slopes, nJy per half tract")
     curvature: float = Field(0.0, ge=0, description="standard deviation of quadratic terms, nJy")
     field: float = Field(0.0, ge=0, description="amplitude of a random field, nJy")
-    field_length: float = Field(10.0, gt=0, description="its correlation length, bins")
+    field_length: float = Field(10.0, gt=0, description="sigma of what smooths it, bins")
     quietest: float = Field(0.7, gt=0, description="least noise of a bin, nJy")
     noisiest: float = Field(1.5, gt=0, description="largest noise of a bin, nJy")
     stars: int = Field(60, ge=0, description="number of bins with a star")
@@ -156,8 +156,7 @@ def _fields(rng: np.random.Generator, p: TractParameters, y: Floats, x: Floats) 
         bent = rng.normal(0.0, p.curvature, (p.visits, 3, 1, 1))
         fields = fields + bent[:, 0] * y**2 + bent[:, 1] * x * y + bent[:, 2] * x**2
     if p.field:
-        # smoothing by a length over the root of 2 leaves correlations of that length
-        sigma = p.field_length / np.sqrt(2.0)
+        sigma = p.field_length
         margin = int(4 * sigma) + 1
         side = p.bins + 2 * margin
         for visit in range(p.visits):
