@@ -20,6 +20,7 @@ TOPICS = {
     "background": "Backgrounds in bins: pulls, histograms, errors of pixels, independent packages",
     "sky_map": "Sky maps: positions, projections and footprints of a real camera",
     "tract": "Bins and fields of a tract: gradients, seams, pulls, and the reference beside",
+    "matching": "Backgrounds of visits matched on a tract: closed loops, a galaxy's halo, Montage",
     "flats_combined": "Twenty flats of a large detector, combined",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",

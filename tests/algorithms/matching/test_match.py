@@ -537,3 +537,26 @@ def test_a_missing_reference_is_named_before_anything_is_done(made):
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match="must"):
         MatchParameters(**wrong)
+
+
+def test_the_halo_of_a_galaxy_stays_where_backgrounds_of_visits_take_it():
+    made = simulate_tract(
+        np.random.default_rng(3),
+        parameters=TractParameters(
+            visits=12,
+            bins=32,
+            curvature=10.0,
+            missing=0.1,
+            source=40.0,
+            source_sigma=0.07,
+            source_shape="halo",
+            stars=0,
+        ),
+    )
+    found = match_backgrounds(made.background, parameters=MatchParameters(order=2))
+    assert float(found["overlap_ratio_after"]) < 1.3
+    common = made.truth["field"].mean(v.VISIT)
+    rest = found["sky"] - common  # the background that visits have in common
+    source = made.truth["source"]
+    halo = (source > 0.3) & (source < 4.0) & (found["visit_count"] > 0)
+    assert float(rest.where(halo).sum() / source.where(halo).sum()) == pytest.approx(1, abs=0.03)

@@ -1,0 +1,451 @@
+"""Matched backgrounds of visits: closed loops with truth, a galaxy with a halo, peers."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from reproject.mosaicking._background import determine_offset_matrix, solve_corrections_sgd
+from reproject.mosaicking._subset_array import ReprojectedArraySubset
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.errors import SkyloomWarning
+from skyloom.algorithms.matching import (
+    MatchParameters,
+    choose_reference_visit,
+    match_backgrounds,
+    update_match,
+)
+from skyloom.algorithms.matching.fields import PolynomialBasis
+from skyloom.algorithms.matching.match_gauge import own_fields
+from skyloom.algorithms.matching.match_inputs import functions_of_bins, grid_of_background
+from skyloom.algorithms.simulate import SimulatedTract, TractParameters, simulate_tract
+from tests.algorithms.matching.montage import (
+    FRAME,
+    binned_scene,
+    montage_is_there,
+    montage_scene,
+    plane_error,
+    planes_of_match,
+    prepare_montage,
+    run_model,
+)
+from tests.algorithms.matching.test_match import chain, error_of, fields_of, match_truth
+from tests.validation.rows import Row, at_most, between, within
+
+__all__ = ["measure"]
+
+Floats = NDArray[np.float64]
+PLAIN = MatchParameters(robust=False)
+GALAXY = TractParameters(
+    visits=20,
+    slope=20.0,
+    curvature=10.0,
+    missing=0.1,
+    source=40.0,
+    source_sigma=0.07,
+    source_shape="halo",
+)
+
+
+def drawn(seed: int, **scene: Any) -> SimulatedTract:
+    return simulate_tract(np.random.default_rng(seed), parameters=TractParameters(**scene))
+
+
+def rms(values: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def loop_rows() -> list[Row]:
+    """Return the rows of planes: errors, residuals, pulls, noise of the coadd."""
+    rows = []
+    for visits, published, count in (
+        (2, 0.026, 20),
+        (5, 0.053, 20),
+        (20, 0.046, 10),
+        (60, 0.054, 5),
+    ):
+        errors, ratios = [], []
+        for seed in range(count):
+            made = drawn(seed, visits=visits)
+            found = match_backgrounds(made.background, parameters=PLAIN)
+            errors.append(error_of(found, made))
+            ratios.append(float(found["overlap_ratio_after"]))
+        rows += [
+            at_most(
+                f"planes of {visits} visits: error, noise 0.7 to 1.5",
+                rms(errors),
+                1.3 * published,
+                form=".3f",
+            ),
+        ]
+        if visits in (5, 20):
+            spread = {5: 0.012, 20: 0.005}[visits]
+            rows.append(
+                within(
+                    f"overlap residual over noise, {visits} visits",
+                    float(np.mean(ratios)),
+                    1.0,
+                    3 * spread,
+                )
+            )
+    for visits in (5, 20):
+        pulls = []
+        for seed in range(60):
+            made = drawn(100 + seed, visits=visits)
+            found = match_backgrounds(made.background)
+            error = np.sqrt(np.einsum("vkk->vk", found["coefficient_covariance"].values))
+            pulls.append((found["coefficients"].values - match_truth(made, found)) / error)
+        rows.append(
+            within(
+                f"pulls of coefficients, 60 simulations of {visits} visits, robust",
+                float(np.std(pulls)),
+                1.0,
+                0.07,
+            )
+        )
+    for visits, theirs in ((4, 0.99), (25, 0.99), (100, 0.99)):
+        made = drawn(
+            7, visits=visits, gaps=0, dead=0.0, dither=0.0, radius=2.0, quietest=1.0, noisiest=1.0
+        )
+        common = match_backgrounds(made.background)["sky"] - made.truth["sky"]
+        common = common - made.truth["field"].mean(v.VISIT)
+        rows.append(
+            between(
+                f"noise of a bin in the coadd of {visits} visits, times the root of {visits}",
+                float(common.std()) * np.sqrt(visits),
+                0.0,
+                1.03,
+            )
+        )
+        bins = match_backgrounds(
+            made.background, parameters=MatchParameters(mode="reference_bins", reference_visit=1)
+        )
+        copied = (made.background["level"] + bins["offset"]).mean(v.VISIT)
+        copied = copied - made.truth["sky"] - made.truth["field"][0]
+        rows.append(
+            within(
+                "the same bin by bin to a reference, not times the root",
+                float(copied.std()),
+                theirs,
+                0.05,
+            )
+        )
+    return rows
+
+
+def harder_rows() -> list[Row]:
+    """Return the rows of splines, outliers, sources, updates, chains and lost patches."""
+    rows = []
+    for noise in (0.3, 3.0):
+        made = drawn(
+            0,
+            visits=24,
+            slope=0.0,
+            level=0.0,
+            field=5.0,
+            dither=0.6,
+            quietest=noise,
+            noisiest=noise,
+        )
+        spline = MatchParameters(basis="spline", robust=False)
+        found = match_backgrounds(made.background, parameters=spline)
+        errors = {
+            smoothing: error_of(
+                match_backgrounds(
+                    made.background,
+                    parameters=spline.model_copy(update={"smoothing": float(smoothing)}),
+                ),
+                made,
+            )
+            for smoothing in 10.0 ** np.arange(-3.5, 0.1, 0.5)
+        }
+        best = min(errors, key=errors.__getitem__)
+        chosen = found.attrs["smoothing"]
+        rows += [
+            between(
+                f"8 x 8 splines, noise {noise}: error with the smoothing chosen, over the least",
+                error_of(found, made) / errors[best],
+                0.0,
+                1.15,
+            ),
+            between("smoothing chosen, over the best", chosen / best, 1 / 3, 3.0),
+            Row(
+                "its error", "0.0675 / 0.403 in another scene", f"{error_of(found, made):.3f}", True
+            ),
+        ]
+    clean, spoilt, plain = [], [], []
+    for seed in range(5):
+        scene = {"visits": 24, "dither": 0.6}
+        made = drawn(seed, **scene)
+        clean.append(error_of(match_backgrounds(made.background), made))
+        made = drawn(seed, **scene, ghosts=30.0, trails=15.0)
+        spoilt.append(error_of(match_backgrounds(made.background), made))
+        plain.append(error_of(match_backgrounds(made.background, parameters=PLAIN), made))
+    rows += [
+        between(
+            "ghosts and trails in a sixth of visits, error over that without",
+            rms(spoilt) / rms(clean),
+            0.0,
+            1.3,
+        ),
+        Row("the same without robust weights", "about 15", f"{rms(plain) / rms(clean):.1f}", True),
+    ]
+    for visits, tolerance in ((10, 0.2), (50, 0.06)):
+        amplitudes = []
+        for seed in range(5):
+            made = drawn(seed, visits=visits, stars=0, quietest=1.0, noisiest=1.0)
+            found = match_backgrounds(made.background)
+            amplitudes.append(amplitude(found, made))
+        rows.append(
+            within(
+                f"amplitude of a source of 3, sigma 7.5 % of the tract, {visits} visits",
+                float(np.mean(amplitudes)),
+                3.0,
+                tolerance,
+            )
+        )
+    made = drawn(3, visits=60)
+    full = match_backgrounds(made.background)
+    new = update_match(
+        match_backgrounds(made.background.isel({v.VISIT: slice(0, 59)})),
+        made.background.isel({v.VISIT: [59]}),
+    )
+    theta = (full["coefficients"] - full["coefficients"][:59].mean(v.VISIT)).values[59]
+    error = np.sqrt(np.diag(full["coefficient_covariance"].values[59]))
+    rows.append(
+        at_most(
+            "one visit added to 59, off the full solution in its errors",
+            rms((new["coefficients"].values[59] - theta) / error),
+            0.05,
+        )
+    )
+    errors, formal, free = [], [], []
+    for seed in range(20):
+        background, field = chain(np.random.default_rng(seed))
+        seen = np.isfinite(background["level"].values)
+        for kept, prior in ((errors, "auto"), (free, "none")):
+            found = match_backgrounds(
+                background, parameters=PLAIN.model_copy(update={"slope_prior": prior})
+            )
+            rest = fields_of(found) - field
+            kept.append(rms((rest - rest.mean(axis=0))[seen]))
+            if prior == "auto":
+                formal.append(rms(found["offset_error"]))
+    rows += [
+        between(
+            "chain of 10 visits: error with a prior on slopes over what errors promise",
+            rms(errors) / rms(formal),
+            0.0,
+            1.3,
+        ),
+        Row(
+            "the same, with and without prior",
+            "prior better",
+            f"{rms(errors):.1f}, {rms(free):.1f}",
+            rms(errors) < rms(free),
+        ),
+    ]
+    whole, lacking = [], []
+    for seed in range(10):
+        for kept, missing in ((whole, 0.0), (lacking, 0.3)):
+            made = drawn(seed, visits=20, missing=missing)
+            kept.append(error_of(match_backgrounds(made.background), made))
+    rows.append(
+        between(
+            "30 % of patches missing: error over that with all",
+            rms(lacking) / rms(whole),
+            0.0,
+            1.35,
+        )
+    )
+    return rows
+
+
+def amplitude(found: xr.Dataset, made: SimulatedTract) -> float:
+    """Return the amplitude of the source in the sky, which has one plane beside."""
+    functions = functions_of_bins(
+        PolynomialBasis(grid_of_background(found).shape, 1), grid_of_background(found)
+    )
+    shape = made.truth["source"].values.reshape(-1, 1) / 3.0
+    design = np.hstack([functions, shape])
+    good = np.isfinite(found["sky"].values.ravel())
+    root = np.sqrt(found["sky_weight"].values.ravel()[good])
+    sky = found["sky"].values.ravel()[good]
+    answer = np.linalg.lstsq(design[good] * root[:, None], sky * root)[0]
+    return float(answer[-1])
+
+
+def halo_flux(sky: Floats, weight: Floats, made: SimulatedTract) -> float:
+    """Return the flux of the galaxy beyond its disk over the true one.
+
+    One background of second order is fitted to the coadd where the galaxy is faint, and
+    subtracted.
+    """
+    grid = grid_of_background(made.background)
+    functions = functions_of_bins(PolynomialBasis(grid.shape, 2), grid)
+    source = made.truth["source"].values.ravel()
+    stars = (made.truth["sky"].values.ravel() - source) > 0
+    known = np.isfinite(sky) & (weight > 0) & ~stars
+    outside = known & (source < 0.02)
+    root = np.sqrt(weight[outside])
+    theta = np.linalg.lstsq(functions[outside] * root[:, None], sky[outside] * root)[0]
+    halo = known & (source < 0.1 * source.max()) & (source > 0.1)
+    return float((sky - functions @ theta)[halo].sum() / source[halo].sum())
+
+
+def peer_rows() -> list[Row]:
+    """Return the row of levels only, matched by an independent package from pixels."""
+    scene, truth = montage_scene(np.random.default_rng(2), 60, 40, 3)
+    y, x = np.mgrid[:60, :60]
+    for image, (row, column), (_, in_y, in_x) in zip(*scene, truth, strict=True):
+        middle = FRAME / 2 - 0.5
+        image -= (in_y * (y + row - middle) + in_x * (x + column - middle)).astype(np.float32)
+    arrays = [
+        ReprojectedArraySubset(
+            image.astype(np.float64),
+            np.ones(image.shape, bool),
+            [(int(row), int(row) + 60), (int(column), int(column) + 60)],
+        )
+        for image, (row, column) in zip(*scene, strict=True)
+    ]
+    theirs = solve_corrections_sgd(determine_offset_matrix(arrays))
+    levels = PLAIN.model_copy(update={"order": 0})
+    ours = match_backgrounds(binned_scene(scene), parameters=levels)["coefficients"].values[:, 0]
+    difference = (ours - ours.mean()) - (theirs - theirs.mean())
+    return [at_most("levels, ours against reproject's, noise of a pixel 1", rms(difference), 0.05)]
+
+
+def galaxy_rows() -> list[Row]:
+    """Return the rows of 20 visits of a large galaxy, with curved backgrounds."""
+    joint = MatchParameters(order=2)
+    ratios, kept, lost, better, half = [], [], [], [], []
+    for seed in range(5):
+        made = simulate_tract(np.random.default_rng(seed), parameters=GALAXY)
+        found = match_backgrounds(made.background, parameters=joint)
+        ratios.append(float(found["overlap_ratio_after"]))
+        kept.append(
+            halo_flux(found["sky"].values.ravel(), found["sky_weight"].values.ravel(), made)
+        )
+        lost.append(per_visit(made))
+        own = error_of(found, made)
+        errors = []
+        for visit in made.background[v.VISIT].values:
+            chosen = MatchParameters(mode="reference", order=2, reference_visit=int(visit))
+            other = match_backgrounds(made.background, parameters=chosen)
+            if np.isfinite(other["coefficients"]).all():
+                errors.append(error_of(other, made))
+        better.append(own / min(errors))
+        half.append(half_covered(made, joint))
+    return [
+        between(
+            "20 visits, planes and curves of 2 %: overlap rms after matching over noise",
+            float(np.mean(ratios)),
+            0.0,
+            1.3,
+        ),
+        within("flux of a galaxy's halo kept by joint matching", float(np.mean(kept)), 1.0, 0.03),
+        Row(
+            "the same after a background of order 6 of each visit",
+            "loses it",
+            f"{np.mean(lost):.2f}",
+            float(np.mean(lost)) < 0.9,
+        ),
+        between(
+            "error over that with the best reference visit, smooth fields",
+            float(np.mean(better)),
+            0.0,
+            1.0,
+        ),
+        between(
+            "a reference that covers half: joint error over that of smooth fields",
+            float(np.mean([one for one, _ in half])),
+            0.0,
+            0.8,
+        ),
+        between(
+            "the same, offsets bin by bin with extrapolation",
+            float(np.mean([other for _, other in half])),
+            0.0,
+            0.8,
+        ),
+    ]
+
+
+def per_visit(made: SimulatedTract) -> float:
+    """Return the halo's flux if a field of order 6 is fitted to each visit and subtracted."""
+    grid = grid_of_background(made.background)
+    functions = functions_of_bins(PolynomialBasis(grid.shape, 6), grid)
+    level = made.background["level"].values.reshape(len(made.background[v.VISIT]), -1).T
+    stars = (made.truth["sky"] - made.truth["source"]).values.ravel() > 0
+    bright = made.truth["source"].values.ravel() > 3.0  # as detection would mask it
+    good = np.isfinite(level) & ~(stars | bright)[:, None]
+    level = np.where(np.isfinite(level), level, 0.0).astype(np.float64)
+    weight = good / made.truth["noise"].values ** 2
+    rest = level - functions @ own_fields(level, weight, functions).T
+    total = weight.sum(axis=1)
+    sky = (rest * weight).sum(axis=1) / np.where(total > 0, total, np.nan)
+    return halo_flux(sky, total, made)
+
+
+def half_covered(made: SimulatedTract, joint: MatchParameters) -> tuple[float, float]:
+    """Return the error of joint matching over those with a reference of half the tract."""
+    visit, _ = choose_reference_visit(made.background)
+    columns = np.arange(made.background.sizes[v.TRACT_X])
+    hidden = (made.background[v.VISIT] == visit) & xr.DataArray(columns >= 24, dims=v.TRACT_X)
+    background = made.background.assign(level=made.background["level"].where(~hidden))
+    less = made._replace(background=background)
+    own = error_of(match_backgrounds(background, parameters=joint), less)
+    smooth = match_backgrounds(
+        background, parameters=MatchParameters(mode="reference", order=2, reference_visit=visit)
+    )
+    bins = match_backgrounds(
+        background,
+        parameters=MatchParameters(mode="reference_bins", reference_visit=visit, extrapolate=True),
+    )
+    rest = -bins["offset"].values - made.truth["field"].values
+    seen = np.isfinite(background["level"].values)
+    seen &= seen.sum(axis=0) > 1
+    by_bin = rms((rest - np.nanmean(rest, axis=0))[seen & np.isfinite(rest)])
+    return own / error_of(smooth, less), own / by_bin
+
+
+def montage_rows() -> list[Row]:
+    """Return the rows of nine images, matched by Montage from their pixels."""
+    if not montage_is_there():
+        return [Row("Montage", "beside", "not installed", True)]
+    scene, truth = montage_scene(np.random.default_rng(1), 220, 160, 3)
+    background = binned_scene(scene)
+    planes = planes_of_match(match_backgrounds(background), scene)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_montage(Path(folder), scene)
+        theirs, _ = run_model(Path(folder), 20000)
+        levels, _ = run_model(Path(folder), 20000, "-l")
+    ours, their = plane_error(planes, truth, scene), plane_error(theirs, truth, scene)
+    level = match_backgrounds(background, parameters=PLAIN.model_copy(update={"order": 0}))[
+        "coefficients"
+    ].values
+    flat = plane_error(np.hstack([level, 0 * level, 0 * level]), truth, scene)
+    other = plane_error(levels, truth, scene)
+    difference = np.abs((planes - planes.mean(axis=0)) - (theirs - theirs.mean(axis=0))).max(axis=0)
+    return [
+        at_most(
+            "nine images of 220², noise 1: background that planes leave", ours, 0.015, form=".4f"
+        ),
+        between("Montage's over ours", their / ours, 1.0, float("inf")),
+        at_most("slopes, ours against Montage's", float(difference[1:].max()), 5e-4, "per pixel"),
+        at_most("levels, ours against Montage's", float(difference[0]), 0.1),
+        within("levels only: background left over Montage's", flat / other, 1.0, 0.05),
+    ]
+
+
+def measure() -> list[Row]:
+    """Return the rows of this topic."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkyloomWarning)
+        return loop_rows() + harder_rows() + galaxy_rows() + peer_rows() + montage_rows()
