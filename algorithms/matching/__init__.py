@@ -27,6 +27,11 @@ from skyloom.algorithms.matching.match_use import (
 from skyloom.algorithms.matching.reference_visit import choose_reference_visit
 from skyloom.algorithms.matching.tract_background import fill_tract_background, tract_background
 from skyloom.algorithms.matching.tract_grid import TractGrid, tract_grid
+from skyloom.algorithms.matching.tract_model import (
+    TractModelParameters,
+    measure_tract_background,
+    subtract_tract_background,
+)
 from skyloom.algorithms.matching.tract_parameters import (
     TRACT_REJECTED_PLANES,
     TractBackgroundParameters,
@@ -42,6 +47,7 @@ __all__ = [
     "SplineBasis",
     "TractBackgroundParameters",
     "TractGrid",
+    "TractModelParameters",
     "apply_offset",
     "basis_at_bins",
     "choose_reference_visit",
@@ -51,10 +57,12 @@ __all__ = [
     "fill_tract_background",
     "match_backgrounds",
     "match_basis",
+    "measure_tract_background",
     "merge_tract_sums",
     "offset_errors",
     "offset_image",
     "remove_visit",
+    "subtract_tract_background",
     "tract_background",
     "tract_grid",
     "tract_image",
