@@ -169,6 +169,10 @@ def assemble_blocks(
         else:
             values = chunks.read(variable.name, rows)[squeeze]
         array = xr.Variable(dims, values, variable.attributes())
+        if lazy:
+            # Readers that go part by part read every chunk once.
+            stored_chunks = dict(zip(variable.dims, layout.chunks(variable), strict=True))
+            array.encoding["preferred_chunks"] = {dim: stored_chunks[dim] for dim in dims}
         variables[variable.name] = array.isel(
             {dim: index for dim, index in take.items() if dim in dims}
         )

@@ -108,6 +108,7 @@ def combined_frame(
         lacking[part] = _lacking(tile, empty, exposures.legend)
         for plane, values in zip(frame, found, strict=True):
             plane[part] = values.reshape(plane[part].shape)
+        del tile  # before the next one is read
     mask = own_planes(frame.mask, exposures.legend)
     if parameters.censor:
         mask &= BAD

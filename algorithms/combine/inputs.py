@@ -88,6 +88,7 @@ class Exposures(NamedTuple):
             places = [{v.Y: slice(0, self.shape[0]), v.X: slice(0, self.shape[1])}]
         for place in places:
             arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(PLANES)
+            part: xr.Dataset | None = None
             if self.stacked:
                 part = self.first[names].isel(place)
                 # one computation for all planes: lazy ones share most of their tasks
@@ -98,6 +99,9 @@ class Exposures(NamedTuple):
             image = arrays["image"]
             assert image is not None
             yield Planes(image, arrays[v.MASK], arrays["variance"], place[v.Y], place[v.X])
+            # One tile is in memory at a time, not the next one beside it.
+            del image, arrays
+            part = None
 
     def _gathered(
         self, names: Sequence[str], place: dict[Hashable, slice]

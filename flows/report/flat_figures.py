@@ -69,7 +69,8 @@ def matrix_figure(
         interpolation="nearest",
     )
     y, x = np.nonzero(left_out & np.isfinite(residual))
-    axes.plot(x, y, "x", color=MODEL, markersize=4, linestyle="none", label="left out")
+    cross = {"markerfacecolor": "white", "markeredgecolor": MODEL, "markeredgewidth": 0.7}
+    axes.plot(x, y, "X", markersize=6, linestyle="none", **cross)  # type: ignore[arg-type]
     colour_bar(axes, image)
     title(axes, "level / (light × response) − 1, %; crossed: left out; grey: no level")
     columns, rows = (_shown(len(names)) for names in (exposures, channels))

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from skyloom.algorithms.errors import ChecksumError
+from skyloom.algorithms.tiles import tiles
 from skyloom.storage.dataset_schema import ProductSchema, Variable
 from skyloom.storage.lazy import windowed
 from skyloom.storage.records import Record
@@ -64,6 +65,13 @@ def test_lazy_blocks_are_the_eager_ones_cut_to_their_size(frames: Store) -> None
     assert lazy["image"].shape == (3, *SHAPE)
     assert lazy["image"].chunks is None
     xr.testing.assert_identical(lazy.load(), frames.read_block("frames", wanted))
+
+
+def test_readers_of_lazy_blocks_go_from_chunk_to_chunk(frames: Store) -> None:
+    lazy = frames.read_block("frames", {"exposure": list(EXPOSURES), "detector": "a"}, lazy=True)
+    for image in (lazy["image"], lazy.isel(exposure=[0, 2])["image"]):
+        rows = [place["y"] for place in tiles(image, ("y", "x"))]
+        assert rows == [slice(0, 4), slice(4, 8), slice(8, 10)]
 
 
 def test_scalar_coordinates_of_several_blocks_lie_along_their_dimension(frames: Store) -> None:
