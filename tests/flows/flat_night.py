@@ -12,6 +12,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import amplifier_rows
 from skyloom.algorithms.simulate import (
     CameraParameters,
+    PlanParameters,
     night_plan,
     night_truth,
     simulate_night_exposure,
@@ -27,6 +28,8 @@ FILTERS = ("g", "r")
 BIASES, DARKS, FLATS, SCIENCE = 5, 3, 6, 1
 SEED = 1
 LAMP = "lamp"
+SKY = PlanParameters(faintest_sky=2e4, brightest_sky=3e4)
+"""So bright that the photons of a bin allow to see a thousandth."""
 
 CAMERA = """
 name: four
@@ -92,7 +95,9 @@ def small_camera() -> Camera:
 def flat_night(*, flats: int = FLATS, science: int = SCIENCE) -> SimulatedNight:
     """Return biases, darks, and flats and exposures of the sky through two filters."""
     camera = small_camera()
-    plan = night_plan(FILTERS, biases=BIASES, darks=DARKS, flats=flats, science=science, seed=SEED)
+    plan = night_plan(
+        FILTERS, biases=BIASES, darks=DARKS, flats=flats, science=science, seed=SEED, parameters=SKY
+    )
     parameters = CameraParameters(colour_response=0.02, glow=0.0)
     tables = {name: camera.amplifiers(name) for name in camera.detector_names()}
     truth = night_truth(

@@ -14,11 +14,13 @@ import xarray as xr
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import amplifier_rows
 from skyloom.algorithms.errors import ConfigurationError, NoUsableDataError, StoreError
+from skyloom.algorithms.simulate import night_exposure_truth
 from skyloom.algorithms.statistics import clipped_statistics
 from skyloom.flows import detrend, flat_normalization
 from skyloom.flows.night_files import SimulatedNight
 from skyloom.storage.store import Store, create_store, open_store
 
+RED = {"select": {"physical_filter": ["r"]}}
 PRODUCTS = ("flat_frames", "flat_statistics", "flat_levels", "flat_scales", "flat")
 
 
@@ -48,12 +50,14 @@ def copied(place: Path, folder: Path) -> Store:
     return open_store(folder / "store")
 
 
-def contents(store: Store) -> dict[tuple[str, str], np.ndarray]:
-    return {
-        (product, str(name)): store[product][name].values
-        for product in PRODUCTS
-        for name in store[product].data_vars
-    }
+def contents(store: Store, exposures: list[int]) -> dict[tuple[str, str], np.ndarray]:
+    """Return what was made of some exposures through r."""
+    found = {}
+    for product in PRODUCTS:
+        made = store[product].sel({v.FILTER: "r"} if v.FILTER in store[product].dims else {})
+        made = made.sel({v.EXPOSURE: exposures} if v.EXPOSURE in made.dims else {}).load()
+        found |= {(product, str(name)): made[name].values for name in made.data_vars}
+    return found
 
 
 def true_response(night: SimulatedNight, detector: str, name: str) -> float:
@@ -116,15 +120,38 @@ def test_frames_are_divided_by_the_flat_of_their_filter(solved: Store) -> None:
         assert ((frame["mask"].values[bad] & v.plane_bits(["BAD"])) != 0).all()
 
 
+def test_frames_divided_by_the_flat_are_flat_to_a_thousandth(
+    night: SimulatedNight, solved: Store
+) -> None:
+    assert detrend(solved).run(progress=False).exit_code == 0
+    for exposure in solved.labels("detrended")[v.EXPOSURE]:
+        bins = []
+        for detector in flat_night.DETECTORS:
+            block = {v.EXPOSURE: exposure, v.DETECTOR: detector}
+            frame, truth = solved.read_block("detrended", block), night.truth[detector]
+            table = night.camera.amplifiers(detector)
+            light = night_exposure_truth(night.plan, int(exposure), table, truth)["background"]
+            good = (frame["mask"].values == 0) & (truth["defects"].values == 0)
+            ratio = np.where(good, frame["image"].values / light.values, 0.0)
+            good &= np.abs(ratio / np.median(ratio[good]) - 1) < 0.06  # no cosmic rays
+            total, count = (
+                plane.reshape(3, 32, 4, 32).sum((1, 3), dtype=float)
+                for plane in (np.where(good, ratio, 0.0), good)
+            )
+            bins.append((total / count).ravel())
+        relative = np.concatenate(bins)
+        assert np.std(relative) / np.mean(relative) < 1e-3
+
+
 def test_a_second_run_does_nothing_and_another_exposure_extends(
     night: SimulatedNight, prepared: Path, tmp_path: Path
 ) -> None:
     store = copied(prepared, tmp_path)
     last = flat_night.flats_through(night, "r")[-1]
-    without = {"selection": {"exclude_exposures": [last]}}
+    without = {**RED, "selection": {"exclude_exposures": [last]}}
     assert flat_normalization(store, without).run(progress=False).exit_code == 0
     assert flat_normalization(store, without).plan().todo == 0
-    plan = flat_normalization(store).plan()
+    plan = flat_normalization(store, RED).plan()
     todo = {step.step.name: step.count("todo") for step in plan.steps}
     assert todo == {
         "flat_frames": 4,
@@ -133,9 +160,9 @@ def test_a_second_run_does_nothing_and_another_exposure_extends(
         "flat_scales": 1,
         "flat": 4,
     }
-    assert flat_normalization(store).run(progress=False).exit_code == 0
+    assert flat_normalization(store, RED).run(progress=False).exit_code == 0
     assert int(store["flat"].sel({v.FILTER: "r"})["count"].max()) == flat_night.FLATS
-    assert flat_normalization(store).plan().todo == 0
+    assert flat_normalization(store, RED).plan().todo == 0
 
 
 def test_what_cannot_be_done_is_said_with_a_remedy(prepared: Path, tmp_path: Path) -> None:
@@ -270,12 +297,11 @@ def test_a_detector_seen_once_has_a_response_but_no_flat(bad: BadNight) -> None:
 
 def test_a_damaged_frame_costs_only_itself(prepared: Path, tmp_path: Path) -> None:
     store = copied(prepared, tmp_path)
-    red = {"select": {"physical_filter": ["r"]}}
-    first = int(flat_normalization(store, red).steps[0].labels[v.EXPOSURE][0])
+    first = int(flat_normalization(store, RED).steps[0].labels[v.EXPOSURE][0])
     place = store.labels("raw")[v.EXPOSURE].index(first)
     for chunk in Path(store.url).glob(f"raw/image/c/{place}/1/*/*"):
         chunk.write_bytes(b"damaged")
-    summary = flat_normalization(store, red).run(progress=False)
+    summary = flat_normalization(store, RED).run(progress=False)
     assert summary.exit_code == 1
     assert "ChecksumError" in str(summary)
     assert store.done("flat").all()
@@ -288,11 +314,12 @@ def test_a_damaged_frame_costs_only_itself(prepared: Path, tmp_path: Path) -> No
 
 
 def test_processes_make_the_same_bits_as_threads(
-    solved: Store, prepared: Path, tmp_path: Path, client: Any
+    night: SimulatedNight, solved: Store, prepared: Path, tmp_path: Path, client: Any
 ) -> None:
     store = copied(prepared, tmp_path)
-    assert flat_normalization(store).run(client, progress=False).exit_code == 0
-    mine, theirs = contents(solved), contents(store)
+    assert flat_normalization(store, RED).run(client, progress=False).exit_code == 0
+    red = flat_night.flats_through(night, "r")
+    mine, theirs = contents(solved, red), contents(store, red)
     assert mine.keys() == theirs.keys()
     for name, values in mine.items():
         assert values.tobytes() == theirs[name].tobytes(), name
@@ -303,7 +330,7 @@ def test_amplifiers_get_responses_of_their_own(
 ) -> None:
     store = copied(prepared, tmp_path)
     red = {
-        "select": {"physical_filter": ["r"]},
+        **RED,
         "level": "AMP",
         "scales": {"gradient_order": 1},
         "normalization": "detector",

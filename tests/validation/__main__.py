@@ -22,6 +22,7 @@ TOPICS = {
     "tract": "Bins and fields of a tract: gradients, seams, pulls, and the reference beside",
     "matching": "Backgrounds of visits matched on a tract: closed loops, a galaxy's halo, Montage",
     "flats_combined": "Twenty flats of a large detector, combined",
+    "flat_flow": "Raw flats to frames divided by them, a simulated night against its truth",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
     "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
