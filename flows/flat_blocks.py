@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.combine import CombineParameters, combine_flats
+from skyloom.algorithms.amplifiers import amplifier_rows
+from skyloom.algorithms.combine import CombineParameters, add_calibration_variance, combine_flats
 from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.flats import (
     FlatScaleParameters,
@@ -150,6 +151,14 @@ def combined_flat(inputs: Inputs, parameters: FlatBlockParameters) -> xr.Dataset
         )
     frames = frames.isel({v.EXPOSURE: np.flatnonzero(known)})
     flat = combine_flats(frames, scales, amplifiers=amplifiers, parameters=parameters.combine)
+    if "bias" in inputs or "dark" in inputs:
+        flat = add_calibration_variance(
+            flat,
+            bias=inputs.get("bias"),
+            dark=inputs.get("dark"),
+            gain=_gains(frames, amplifiers),
+            equal_weights=parameters.combine.weights == "equal",
+        )
     flat = flag_unresponsive(flat, parameters.lowest_response, amplifiers=amplifiers)
     flat = normalize_product(flat, parameters.normalization, amplifiers=amplifiers)
     return combined(flat, frames).assign_coords(
@@ -168,6 +177,15 @@ def _agrees(solution: xr.Dataset, usable: xr.DataArray, frames: xr.Dataset) -> N
     amps = [dim for dim in cells.dims if dim != v.EXPOSURE]
     odd, good = ((cells == code).sum(amps) for code in (v.CellStatus.OUTLIER, v.CellStatus.OK))
     return np.asarray((odd <= good).values | (odd == 0).values)
+
+
+def _gains(frames: xr.Dataset, amplifiers: xr.Dataset) -> xr.DataArray:
+    """Return the gain that the frames were made with, (y, x)."""
+    gains = frames["gain"].isel({v.EXPOSURE: 0}).load()
+    image = np.full((frames.sizes[v.Y], frames.sizes[v.X]), np.nan)
+    for row in amplifier_rows(amplifiers):
+        image[row.trimmed.slices] = float(gains.sel({v.AMP: row.name}))
+    return xr.DataArray(image, dims=(v.Y, v.X))
 
 
 def flat_quality(block: xr.Dataset) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ from skyloom.flows.selection import (
     selected_detectors,
     selected_exposures,
 )
-from skyloom.flows.step import Labels, Reduction, Same, Step
+from skyloom.flows.step import Input, Labels, Reduction, Same, Step
 from skyloom.storage.flat_schemas import FLAT_LEVELS, FLAT_STATISTICS, TERM, flat_scales_schema
 from skyloom.storage.frame_schemas import FLAT, FLAT_FRAMES
 from skyloom.storage.records import Label
@@ -163,11 +163,17 @@ ingest flats first (skyloom ingest)
         for name, members in filters.items()
         if len(members) < configuration.minimum
     ]
-    frames = frame_step(
-        store, FLAT_FRAMES, configuration.detrend, exposures, detectors, calibrations
+    # All flats lose the same bias and dark: their noise is added once, to the combination.
+    noise = configuration.detrend.variance
+    own_noise = configuration.detrend.model_copy(
+        update={"variance": noise.model_copy(update={"calibrations": False})}
     )
+    common = tuple(
+        given for given in calibrations if noise.calibrations and given.name in ("bias", "dark")
+    )
+    frames = frame_step(store, FLAT_FRAMES, own_noise, exposures, detectors, calibrations)
     steps = (frames, *_level_steps(store, configuration, exposures, detectors, filters))
-    steps += (_combination(store, configuration, exposures, detectors, filters),)
+    steps += (_combination(store, configuration, detectors, filters, common),)
     return Flow("flat_normalization", store, steps, configuration, (*notes, *few))
 
 
@@ -242,9 +248,9 @@ def _level_steps(
 def _combination(
     store: Store,
     configuration: FlatNormalizationConfiguration,
-    exposures: Labels,
     detectors: Labels,
     filters: Mapping[str, Labels],
+    common: tuple[Input, ...],
 ) -> Step:
     longest = max(map(len, filters.values()))
     read, memory = combination_bytes(store, detectors, longest)
@@ -265,6 +271,7 @@ def _combination(
             ),
             Same("scales", "flat_scales"),
             AMPLIFIERS,
+            *common,
         ),
         sizes=trimmed_sizes(store, detectors),
         memory_bytes=memory,
