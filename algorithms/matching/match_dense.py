@@ -20,7 +20,7 @@ __all__ = ["DenseSolution", "chain_condition", "solve_dense", "weakest_visits"]
 
 Floats = NDArray[np.float64]
 SINGULAR = 1e13
-POWERS = 30  # of a matrix, until only its largest eigenvalue is left
+POWERS = 15  # of a matrix, until only its largest eigenvalue is left
 
 
 class DenseSolution(NamedTuple):
@@ -140,25 +140,26 @@ def chain_condition(
     variance, so that neither footprints nor noise count, and without the common fields. It grows
     like the square of the length of chains of visits.
     """
-    visits, terms = equations.right.shape
-    blocks = equations.matrix.reshape(visits, terms, visits, terms)
-    parts = []
+    terms = equations.right.shape[1]
+    groups_of_terms = terms * (int(groups.max()) + 1)
+    rows, common, whites = [], [], []
     for visit, part in enumerate(maps):
-        own = part.T @ blocks[visit, :, visit, :] @ part
+        own = slice(visit * terms, (visit + 1) * terms)
         try:
-            parts.append(np.linalg.cholesky(own))
+            root = np.linalg.cholesky(part.T @ equations.matrix[own, own] @ part)
         except np.linalg.LinAlgError:
             return np.inf
-    white = block_diag(
-        *[part @ np.linalg.inv(root).T for part, root in zip(maps, parts, strict=True)]
-    )
-    matrix = white.T @ equations.matrix @ white
-    sums = np.zeros((visits * terms, terms * (groups.max() + 1)))
-    for visit, group in enumerate(groups):
-        own_rows = slice(visit * terms, (visit + 1) * terms)
-        sums[own_rows, group * terms : (group + 1) * terms] = np.eye(terms)
-    inverse = block_diag(*[root.T @ part.T for part, root in zip(maps, parts, strict=True)])
-    gauge, _ = _independent(inverse @ sums)
+        whites.append(part @ np.linalg.inv(root).T)
+        rows.append(whites[-1].T @ equations.matrix[own])
+        sums = np.zeros((part.shape[1], groups_of_terms))
+        sums[:, groups[visit] * terms : (groups[visit] + 1) * terms] = root.T @ part.T
+        common.append(sums)
+    wide = np.concatenate(rows)
+    columns = [
+        wide[:, visit * terms : (visit + 1) * terms] @ white for visit, white in enumerate(whites)
+    ]
+    matrix = np.concatenate(columns, axis=1)
+    gauge, _ = _independent(np.concatenate(common))
     largest = _extreme(lambda vector: matrix @ vector, gauge)
     try:
         pair = cho_factor(matrix + gauge @ gauge.T, lower=True, check_finite=False)

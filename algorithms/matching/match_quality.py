@@ -48,13 +48,14 @@ def match_quality(
     noise = np.sqrt(samples / inner.sum()) if samples else np.nan
     measures["bin_noise"] = float(noise), True
     counts = seen[shared].astype(np.float64)
+    common = counts.T @ counts
     for name, rest, taken in (("before", before, 0.0), ("after", after, effective)):
         dof = free - taken
         square = float(np.vdot(inner * rest[shared], rest[shared]))
         ratio = np.sqrt(square / (dof * kept)) if dof > 0 else np.nan
         measures[f"overlap_rms_{name}"] = float(ratio * noise), True
         measures[f"overlap_ratio_{name}"] = float(ratio), False
-        steps = _pair_differences(rest[shared] * counts, counts)
+        steps = _pair_differences(rest[shared], counts, common)
         for label, percent in (("median", 50), ("95", 95)):
             value = float(np.percentile(steps, percent)) if steps.size else np.nan
             measures[f"pair_difference_{label}_{name}"] = value, True
@@ -64,9 +65,11 @@ def match_quality(
     return measures, _of_visits(after, weight, sky, total)
 
 
-def _pair_differences(rest: Floats, counts: Floats) -> Floats:
-    """Return the sizes of mean differences of pairs of visits over the bins they share."""
-    common = counts.T @ counts
+def _pair_differences(rest: Floats, counts: Floats, common: Floats) -> Floats:
+    """Return the sizes of mean differences of pairs of visits over the bins they share.
+
+    ``rest`` is 0 where a visit has no level.
+    """
     sums = rest.T @ counts
     difference = sums - sums.T
     first, second = np.triu_indices(len(common), 1)
