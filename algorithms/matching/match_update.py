@@ -139,6 +139,21 @@ def remove_visit(
     ------
     KeyError
         If match or background do not know the visit.
+
+    Examples
+    --------
+    >>> level = np.array([[[1.0, 5.0]], [[3.0, 7.0]]])
+    >>> background = xr.Dataset(
+    ...     {"level": (("visit", "tract_y", "tract_x"), level)},
+    ...     {"visit": [7, 8]},
+    ...     {"tract_shape": [2, 4], "bin_size": [2, 2]},
+    ... )
+    >>> background["variance"] = xr.ones_like(background["level"])
+    >>> from skyloom.algorithms.matching import match_backgrounds
+    >>> match = match_backgrounds(background, parameters=MatchParameters(order=0))
+    >>> left = remove_visit(match, background, 8)
+    >>> left["visit"].values.tolist(), left["sky_weight"].values.round(9).tolist()
+    ([7], [[1.0, 1.0]])
     """
     _check(match, background)
     for name, known in (("match", match), ("background", background)):

@@ -84,6 +84,18 @@ def apply_offset(warp: xr.Dataset, match: xr.Dataset) -> xr.Dataset:
         If the warp has no ``box``, or other units than the match.
     NoUsableDataError
         If the visit was left out.
+
+    Examples
+    --------
+    >>> match = xr.Dataset(
+    ...     {"coefficients": (("visit", "coefficient"), [[2.0]])},
+    ...     {"visit": [7]},
+    ...     {"basis": "polynomial", "order": 0, "tract_shape": [4, 8]},
+    ... )
+    >>> image = xr.DataArray(np.full((1, 2), 5.0, np.float32), dims=("y", "x"))
+    >>> warp = xr.Dataset({"image": image}, {"visit": 7}, {"box": [0, 1, 0, 2]})
+    >>> apply_offset(warp, match)["image"].values.tolist()
+    [[3.0, 3.0]]
     """
     if v.VISIT not in warp.coords:
         raise KeyError(f"a warp needs the coordinate visit; it has {list(warp.coords)}")
@@ -111,6 +123,20 @@ def offset_errors(match: xr.Dataset, visit: int) -> xr.DataArray:
     ------
     KeyError
         If the match does not know the visit.
+
+    Examples
+    --------
+    >>> from skyloom.algorithms.matching import MatchParameters, match_backgrounds
+    >>> level = np.array([[[1.0, 5.0]], [[3.0, 7.0]]])
+    >>> background = xr.Dataset(
+    ...     {"level": (("visit", "tract_y", "tract_x"), level)},
+    ...     {"visit": [7, 8]},
+    ...     {"tract_shape": [2, 4], "bin_size": [2, 2]},
+    ... )
+    >>> background["variance"] = xr.ones_like(background["level"])
+    >>> match = match_backgrounds(background, parameters=MatchParameters(order=0))
+    >>> offset_errors(match, 7).values.round(9).tolist()
+    [[0.5, 0.5]]
     """
     covariance = _of_visit(match, visit)["coefficient_covariance"].values
     functions = basis_at_bins(match_basis(match), grid_of_background(match))
@@ -133,6 +159,17 @@ def extrapolated_bins(match: xr.Dataset, background: xr.Dataset) -> xr.DataArray
     DataArray, (visit, tract_y, tract_x), bool
         Bins farther from the next level of the visit than splines are apart; for polynomials,
         than the tract divided by one more than their order.
+
+    Examples
+    --------
+    >>> match = xr.Dataset(
+    ...     {"sky": (("tract_y", "tract_x"), np.zeros((1, 4)))},
+    ...     attrs={"basis": "polynomial", "order": 3, "tract_shape": [2, 8], "bin_size": [2, 2]},
+    ... )
+    >>> level = np.array([[[1.0, np.nan, np.nan, np.nan]]])
+    >>> background = xr.Dataset({"level": (("visit", "tract_y", "tract_x"), level)})
+    >>> extrapolated_bins(match, background).values.tolist()
+    [[[False, False, True, True]]]
     """
     basis, grid = match_basis(match), grid_of_background(match)
     if isinstance(basis, SplineBasis):
