@@ -136,10 +136,16 @@ def match_backgrounds(
     solution: JointSolution | None = None
     used = np.where(usable, terms, 0)
     if together.any():
-        levels = Levels(given.level[:, together], given.weight[:, together], functions)
+        levels = Levels(given.level, given.weight, functions)
+        if not together.all():
+            levels = Levels(given.level[:, together], given.weight[:, together], functions)
         _, inner = np.unique(groups[together], return_inverse=True)
         solution = solve_joint(levels, inner, basis, chosen, given.visits[together])
-        fields[together], factor[:, together] = solution.fields, solution.factor
+        fields[together] = solution.fields
+        if together.all():
+            factor = solution.factor
+        else:
+            factor[:, together] = solution.factor
         covariance[together] = solution.covariance
         used[together] = solution.parameters
         merged_codes(status, together & (used < terms), v.OffsetStatus.REDUCED)

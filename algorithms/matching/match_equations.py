@@ -12,6 +12,7 @@ and unknowns (visit, term), all float64.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,17 @@ from scipy.linalg.blas import dsyrk
 
 from skyloom.algorithms.matching.match_kernels import center_bins, spread_functions
 
-__all__ = ["Levels", "NormalEquations", "normal_equations", "overlap_blocks", "right_hand_side"]
+__all__ = [
+    "Levels",
+    "NormalEquations",
+    "blocks_of_bins",
+    "normal_equations",
+    "overlap_blocks",
+    "right_hand_side",
+]
 
 Floats = NDArray[np.float64]
-BLOCK_BYTES = 1 << 26  # of the products of factors and functions that are in memory at once
+BLOCK_BYTES = 1 << 24  # of the products of factors and functions that are in memory at once
 
 
 class Levels(NamedTuple):
@@ -77,18 +85,35 @@ def normal_equations(levels: Levels) -> NormalEquations:
 
 def right_hand_side(levels: Levels) -> tuple[Floats, float, Floats]:
     """Return the right side (visit, term), the sum of squares at zero fields, and all weight."""
-    rest, sky = np.empty_like(levels.level), np.empty(len(levels.level))
-    total = np.empty_like(sky)
-    center_bins(levels.level, levels.weight, np.zeros_like(levels.level), rest, sky, total)
-    weighted = rest * levels.weight
-    return weighted.T @ levels.functions, float(np.vdot(weighted, rest)), total
+    visits, terms = levels.fields_shape
+    right, square, total = np.zeros((visits, terms)), 0.0, np.empty(len(levels.level))
+    for part in blocks_of_bins(len(total), visits):
+        level, weight, functions = (values[part] for values in levels)
+        rest, sky = np.empty_like(level), np.empty(len(level))
+        center_bins(level, weight, np.zeros_like(level), rest, sky, total[part])
+        weighted = rest * weight
+        right += weighted.T @ functions
+        square += float(np.vdot(weighted, rest))
+    return right, square, total
 
 
 def overlap_blocks(levels: Levels) -> Floats:
     """Return what the overlaps tell of each visit alone, (visit, term, term)."""
-    total = levels.weight.sum(axis=1)
-    share = levels.weight / np.where(total > 0, total, 1.0)[:, None]
-    return weighted_products(levels.weight * (1.0 - share), levels.functions)
+    visits, terms = levels.fields_shape
+    blocks = np.zeros((visits, terms, terms))
+    for part in blocks_of_bins(len(levels.level), visits):
+        weight = levels.weight[part]
+        total = weight.sum(axis=1)
+        share = weight / np.where(total > 0, total, 1.0)[:, None]
+        blocks += weighted_products(weight * (1.0 - share), levels.functions[part])
+    return blocks
+
+
+def blocks_of_bins(bins: int, visits: int) -> Iterator[slice]:
+    """Yield slices of bins whose levels fit into a fraction of memory."""
+    step = max(1, BLOCK_BYTES // (8 * visits))
+    for start in range(0, bins, step):
+        yield slice(start, start + step)
 
 
 def weighted_products(weight: Floats, functions: Floats) -> Floats:

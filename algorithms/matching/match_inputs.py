@@ -77,14 +77,12 @@ def match_input(background: xr.Dataset, scatter: float = 0.0) -> MatchInput:
     good = usable & known
     status[~good.any(axis=1)] = v.OffsetStatus.BAD_VARIANCE
     status[~usable.any(axis=1)] = v.OffsetStatus.NO_DATA
-    weight = np.where(good, 1.0 / (np.where(good, variance, 1.0) + scatter**2), 0.0)
-    return MatchInput(
-        visits[order],
-        order,
-        np.ascontiguousarray(np.where(good, level, 0.0).T),
-        np.ascontiguousarray(weight.T),
-        status,
-    )
+    level[~good] = 0.0
+    variance[~good] = np.inf
+    variance += scatter**2
+    np.reciprocal(variance, out=variance)
+    level = np.ascontiguousarray(level.T)
+    return MatchInput(visits[order], order, level, np.ascontiguousarray(variance.T), status)
 
 
 def grid_of_background(background: xr.Dataset) -> TractGrid:

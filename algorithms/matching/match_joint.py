@@ -299,20 +299,24 @@ def solve_joint(
         If overlaps do not determine the fields and nothing may be simplified.
     """
     shared = (levels.weight > 0).sum(axis=1) > 1
-    inner = Levels(*(np.ascontiguousarray(part[shared]) for part in levels))
+    inner = levels
+    if not shared.all():
+        inner = Levels(*(np.ascontiguousarray(part[shared]) for part in levels))
     problem = _Problem(inner, groups, basis, parameters, names)
     factor = np.ones_like(inner.level)
     step = problem.solve(inner, choose=True)
-    residual = np.empty_like(inner.level)
+    weighted = inner
     sweeps = 0
     while parameters.robust and sweeps < parameters.sweeps:
         sweeps += 1
-        fields = inner.functions @ step.fields.T
-        studentise(inner.level, inner.weight, factor, fields, residual)
+        residual = inner.functions @ step.fields.T
+        studentise(inner.level, inner.weight, factor, residual, residual)
         # outliers also pull the fit, so that it takes a while until only they stand out
         cut = parameters.cut if sweeps > 1 else np.inf
-        factor = reweight(residual, inner.weight, _spread(residual), parameters.huber, cut)
-        weighted = inner._replace(weight=inner.weight * factor)
+        spread = _spread(residual)
+        reweight(residual, inner.weight, spread, parameters.huber, cut, factor)
+        # one array of this size less: residuals are worked out anew in the next sweep
+        weighted = inner._replace(weight=np.multiply(inner.weight, factor, out=residual))
         before, step = step, problem.solve(weighted, choose=sweeps in (1, 4))
         variance = np.einsum("vii->vi", step.covariance)
         error = np.sqrt(np.maximum(variance, 1e-300))
@@ -320,9 +324,10 @@ def solve_joint(
             break
         if (np.abs(step.fields - before.fields) <= parameters.tolerance * error).all():
             break
-    weighted = inner._replace(weight=inner.weight * factor)
-    whole = np.ones_like(levels.level)
-    whole[shared] = factor
+    whole = factor
+    if not shared.all():
+        whole = np.ones_like(levels.level)
+        whole[shared] = factor
     return JointSolution(
         step.fields,
         step.covariance,

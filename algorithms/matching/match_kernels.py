@@ -80,29 +80,34 @@ def studentise(
                 squares += w * factor[b, visit]
                 values += w * (level[b, visit] - fields[b, visit])
         for visit in range(visits):
-            w = weight[b, visit]
+            w, field = weight[b, visit], fields[b, visit]  # the result may be written over fields
             out[b, visit] = 0.0
             if w > 0.0 and total > 0.0:
                 variance = 1.0 / w - 2.0 * factor[b, visit] / total + squares / total**2
                 if variance * w > 1e-9:
-                    residual = level[b, visit] - fields[b, visit] - values / total
+                    residual = level[b, visit] - field - values / total
                     out[b, visit] = residual / np.sqrt(variance)
 
 
 @compiled
 def reweight(
-    residual: NDArray[Any], weight: NDArray[Any], scale: float, huber: float, cut: float
-) -> NDArray[np.float64]:
-    """Return the robust weights of studentised residuals, (bin, visit).
+    residual: NDArray[Any],
+    weight: NDArray[Any],
+    scale: float,
+    huber: float,
+    cut: float,
+    out: NDArray[Any],
+) -> None:
+    """Write the robust weights of studentised residuals, (bin, visit).
 
     Beyond ``cut`` a level has none, unless fewer than three visits see the bin, or nothing would
     be left of it: who is right then cannot be told.
     """
     bins, visits = residual.shape
-    out = np.ones((bins, visits))
     for b in range(bins):
         seen, kept = 0, 0
         for visit in range(visits):
+            out[b, visit] = 1.0
             if weight[b, visit] > 0.0:
                 size = abs(residual[b, visit]) / scale
                 seen += 1
@@ -113,4 +118,3 @@ def reweight(
             for visit in range(visits):
                 if weight[b, visit] > 0.0 and abs(residual[b, visit]) / scale > cut:
                     out[b, visit] = 0.0
-    return out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from skyloom.algorithms.matching.match_equations import blocks_of_bins
+
 __all__ = ["match_quality"]
 
 Floats = NDArray[np.float64]
@@ -44,18 +46,26 @@ def match_quality(
     covered = max(float((count > 0).sum()), 1.0)
     for name, chosen in (("one", count == 1), ("two", count == 2), ("more", count > 2)):
         measures[f"bins_with_{name}"] = float(chosen.sum()) / covered, False
-    inner = weight[shared]
-    noise = np.sqrt(samples / inner.sum()) if samples else np.nan
+    visits = weight.shape[1]
+    # of levels before and after: sums of squares, and sums over the bins of pairs of visits
+    squares, all_weight, common = [0.0, 0.0], 0.0, np.zeros((visits, visits))
+    sums = np.zeros((2, visits, visits))
+    for part in blocks_of_bins(len(sky), visits):
+        own = weight[part] * shared[part, None]
+        counts = (own > 0).astype(np.float64)
+        all_weight += float(own.sum())
+        common += counts.T @ counts
+        for index, rest in enumerate((before[part], after[part])):
+            squares[index] += float(np.vdot(own * rest, rest))
+            sums[index] += (rest * counts).T @ counts
+    noise = np.sqrt(samples / all_weight) if samples else np.nan
     measures["bin_noise"] = float(noise), True
-    counts = seen[shared].astype(np.float64)
-    common = counts.T @ counts
-    for name, rest, taken in (("before", before, 0.0), ("after", after, effective)):
+    for index, (name, taken) in enumerate((("before", 0.0), ("after", effective))):
         dof = free - taken
-        square = float(np.vdot(inner * rest[shared], rest[shared]))
-        ratio = np.sqrt(square / (dof * kept)) if dof > 0 else np.nan
+        ratio = np.sqrt(squares[index] / (dof * kept)) if dof > 0 else np.nan
         measures[f"overlap_rms_{name}"] = float(ratio * noise), True
         measures[f"overlap_ratio_{name}"] = float(ratio), False
-        steps = _pair_differences(rest[shared], counts, common)
+        steps = _pair_differences(sums[index], common)
         for label, percent in (("median", 50), ("95", 95)):
             value = float(np.percentile(steps, percent)) if steps.size else np.nan
             measures[f"pair_difference_{label}_{name}"] = value, True
@@ -65,16 +75,14 @@ def match_quality(
     return measures, _of_visits(after, weight, sky, total)
 
 
-def _pair_differences(rest: Floats, counts: Floats, common: Floats) -> Floats:
+def _pair_differences(sums: Floats, common: Floats) -> Floats:
     """Return the sizes of mean differences of pairs of visits over the bins they share.
 
-    ``rest`` is 0 where a visit has no level.
+    ``sums`` are those of the first visit over the bins of both, ``common`` counts these.
     """
-    sums = rest.T @ counts
-    difference = sums - sums.T
     first, second = np.triu_indices(len(common), 1)
     number = common[first, second]
-    found: Floats = np.abs(difference[first, second])[number > 0] / number[number > 0]
+    found: Floats = np.abs((sums - sums.T)[first, second])[number > 0] / number[number > 0]
     return found
 
 
@@ -107,16 +115,23 @@ def _steps(
 
 def _of_visits(after: Floats, weight: Floats, sky: Floats, total: Floats) -> dict[str, Floats]:
     """Return the studentised mean residual of each visit, and its correlation with the sky."""
-    share = weight / np.where(total > 0, total, 1.0)[:, None]
-    rest = after * weight
-    spread = (weight * (1.0 - share)).sum(axis=0)
-    usable = spread > 0
-    mean = np.full(weight.shape[1], np.nan)
-    mean[usable] = rest.sum(axis=0)[usable] / np.sqrt(spread[usable])
     structure = np.where(np.isfinite(sky), sky, 0.0)
     structure = structure - np.average(structure, weights=total) if total.any() else structure
-    norm = np.sqrt((weight * after**2).sum(axis=0) * (structure[:, None] ** 2 * weight).sum(axis=0))
+    sums = np.zeros((5, weight.shape[1]))
+    for part in blocks_of_bins(len(sky), weight.shape[1]):
+        own, rest, shape = weight[part], after[part] * weight[part], structure[part]
+        share = own / np.where(total[part] > 0, total[part], 1.0)[:, None]
+        sums[0] += (own * (1.0 - share)).sum(axis=0)
+        sums[1] += rest.sum(axis=0)
+        sums[2] += (rest * after[part]).sum(axis=0)
+        sums[3] += shape**2 @ own
+        sums[4] += shape @ rest
+    spread, mean_sum, squares, sky_squares, product = sums
+    mean = np.full(weight.shape[1], np.nan)
+    usable = spread > 0
+    mean[usable] = mean_sum[usable] / np.sqrt(spread[usable])
+    norm = np.sqrt(squares * sky_squares)
     correlation = np.full(weight.shape[1], np.nan)
     known = norm > 0
-    correlation[known] = (rest * structure[:, None]).sum(axis=0)[known] / norm[known]
+    correlation[known] = product[known] / norm[known]
     return {"mean_residual": mean, "sky_correlation": correlation}

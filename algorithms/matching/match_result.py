@@ -45,13 +45,12 @@ def match_dataset(
     square = squared_units(units)
     weight = given.weight * factor
     known = np.nan_to_num(fields)
-    rest, sky = np.empty_like(weight), np.empty(len(weight))
+    sky = np.empty(len(weight))
     total = np.empty_like(sky)
-    center_bins(given.level, weight, functions @ known.T, rest, sky, total)
-    before = np.empty_like(rest)
-    center_bins(
-        given.level, weight, np.zeros_like(rest), before, np.empty_like(sky), np.empty_like(sky)
-    )
+    rest = functions @ known.T  # fields, which the kernel writes over
+    center_bins(given.level, weight, rest, rest, sky, total)
+    before = np.zeros_like(rest)
+    center_bins(given.level, weight, before, before, np.empty_like(sky), np.empty_like(sky))
     if solution is not None and parameters.rescale_errors and solution.dof > 0:
         covariance = covariance * max(1.0, solution.chi2 / solution.dof)
     seen = weight > 0
