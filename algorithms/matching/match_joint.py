@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 CHAIN_LIKE = 1e4  # condition beyond which slopes need a prior
 DECADES = np.arange(-7.0, 4.0)  # of priors that are tried, relative to the equations
 TRIALS = 200  # most iterations for a prior that is only tried
+HELD = 1e6  # of what visits know, that holds terms which are not to be used
 NORMAL_MAD = 1.482602218505602
 SAMPLED = 1_000_000
 
@@ -230,7 +231,7 @@ class _Problem:
         visits, terms = weighted.fields_shape
         held = np.zeros((visits, terms, terms))
         if self.lowered.any():
-            strength = np.trace(overlap_blocks(weighted), axis1=1, axis2=2).max()
+            strength = HELD * np.trace(overlap_blocks(weighted), axis1=1, axis2=2).max()
             for visit in np.flatnonzero(self.lowered):
                 part = self.maps[visit]
                 held[visit] = strength * (np.eye(terms) - part @ np.linalg.pinv(part))

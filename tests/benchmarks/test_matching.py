@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from skyloom.algorithms.matching import MatchParameters, match_backgrounds
+from skyloom.algorithms.matching import (
+    MatchParameters,
+    SplineBasis,
+    TractGrid,
+    match_backgrounds,
+)
 from skyloom.algorithms.matching.match_dense import solve_dense
 from skyloom.algorithms.matching.match_equations import Levels, NormalEquations, normal_equations
+from skyloom.algorithms.matching.match_inputs import functions_of_bins, match_input
+from skyloom.algorithms.matching.match_iterative import IterativeSolver
+from skyloom.algorithms.matching.match_priors import roughness
 from skyloom.algorithms.simulate import TractParameters, simulate_tract
 from tests.algorithms.matching.montage import (
     binned_scene,
@@ -78,6 +86,22 @@ def test_the_normal_equations_of_two_hundred_visits(compare, equations):
 def test_the_solution_of_two_hundred_visits(compare, equations):
     groups = np.zeros(200, np.int64)
     compare("solution with covariance", lambda: solve_dense(equations[1], groups), size=SIZE)
+
+
+def test_splines_by_conjugate_gradients(compare):
+    parameters = TractParameters(visits=200, bins=200, slope=0.0, field=5.0, field_length=40.0)
+    given = match_input(simulate_tract(np.random.default_rng(1), parameters=parameters).background)
+    basis = SplineBasis((20_000, 20_000))
+    grid = TractGrid(basis.shape, (100, 100), basis.shape)
+    levels = Levels(given.level, given.weight, functions_of_bins(basis, grid))
+    solver = IterativeSolver(levels, np.zeros(200, np.int64), 1e-2 * roughness(basis))
+    size = "200 visits, 40 000 bins, 8 x 8 splines"
+    seconds = compare("conjugate gradients", solver.solve, size=size, rounds=1)
+    found = solver.solve()
+    print(
+        f"{found.iterations} iterations of {1e3 * seconds / found.iterations:.0f} ms (goal 300), "
+        f"off by {found.residual:.1e} standard deviations"
+    )
 
 
 def test_all_of_matching_two_hundred_visits(compare, large):

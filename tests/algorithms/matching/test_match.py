@@ -381,6 +381,21 @@ def test_too_small_an_overlap_leaves_a_level():
         match_backgrounds(background_of(level), parameters=MatchParameters(on_degenerate="raise"))
 
 
+def test_too_small_an_overlap_leaves_a_level_to_conjugate_gradients():
+    rng = np.random.default_rng(7)
+    level = rng.normal(0, 1, (3, 10, 10))
+    level[2, :, :] = np.nan
+    level[2, :1, :4] = 7.0
+    chosen = MatchParameters(robust=False)
+    loose = chosen.model_copy(update={"dense_limit": 1})
+    with pytest.warns(PoorlyDeterminedWarning, match="visits 3"):
+        dense, other = (
+            match_backgrounds(background_of(level), parameters=p) for p in (chosen, loose)
+        )
+    np.testing.assert_allclose(other["coefficients"], dense["coefficients"], atol=1e-4)
+    assert other["terms_used"].values.tolist() == [3, 3, 1]
+
+
 def chain(rng: np.random.Generator, fields: int = 10) -> tuple[xr.Dataset, NDArray[np.float64]]:
     """Return visits side by side, each sharing a fifth with the next, and their true fields."""
     width = 8 * fields + 2
