@@ -161,9 +161,11 @@ def combined_flat(inputs: Inputs, parameters: FlatBlockParameters) -> xr.Dataset
         )
     flat = flag_unresponsive(flat, parameters.lowest_response, amplifiers=amplifiers)
     flat = normalize_product(flat, parameters.normalization, amplifiers=amplifiers)
-    return combined(flat, frames).assign_coords(
+    found = combined(flat, frames).assign_coords(
         normalization=parameters.normalization, exposures_left_out=int((~known).sum())
     )
+    response = inputs["scales"]["detector_scale"].sel({v.DETECTOR: str(frames[v.DETECTOR].values)})
+    return found if response.ndim else found.assign_coords(detector_scale=float(response))
 
 
 def _agrees(solution: xr.Dataset, usable: xr.DataArray, frames: xr.Dataset) -> NDArray[np.bool_]:

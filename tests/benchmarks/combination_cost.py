@@ -27,7 +27,7 @@ from tests.benchmarks.peak_memory import grown_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 FILTER, DETECTOR = "r", "S0"
-ROUNDS = 3
+ROUNDS = 6
 CAMERA = """
 name: large
 description: one large detector
@@ -96,6 +96,7 @@ def combine(store: Store) -> None:
         {
             "exposure_scale": (v.EXPOSURE, 20000.0 + 500.0 * np.arange(number)),
             "exposure_status": (v.EXPOSURE, np.zeros(number, np.uint8)),
+            "detector_scale": (v.DETECTOR, [1.0]),
             "cell_status": ((v.DETECTOR, v.EXPOSURE), np.zeros((1, number), np.uint8)),
         },
         coords={v.EXPOSURE: exposures, v.DETECTOR: [DETECTOR]},

@@ -84,6 +84,8 @@ def test_flats_are_the_true_ones_within_their_noise(night: SimulatedNight, solve
             first, last = np.array(flat_night.flats_through(night, name))[[0, -1]]
             wanted = f"{name} flat of {detector} from {number} exposures {first} to {last}"
             assert str(flat["id"].values) == wanted
+            response = solved["flat_scales"]["detector_scale"].sel(block)
+            assert float(flat["detector_scale"]) == float(response)
 
 
 def test_scales_are_the_light_of_the_exposures_and_the_response_of_the_detectors(

@@ -25,7 +25,10 @@ from skyloom.flows.camera_constants import detector_transforms
 from skyloom.flows.night_files import write_exposures
 from skyloom.flows.progress import choose_observers
 from skyloom.storage.camera import Camera, load_camera
+from skyloom.storage.frame_schemas import TILE
 from skyloom.storage.store import Store, create_store
+from tests.benchmarks.combination_cost import cost_of, write_frames
+from tests.validation.by_test import rows_of_tests
 from tests.validation.rows import Row, at_most, between, within
 
 __all__ = ["measure"]
@@ -172,9 +175,27 @@ def _flats(night: Night) -> list[Row]:
     ]  # fmt: skip
 
 
+def _streaming(folder: Path) -> list[Row]:
+    """Return the rows of time and memory, beside reading the same frames from the same store."""
+    shape, number = (4096, 2048), 10
+    write_frames(folder, shape, number)
+    plain, ours = (cost_of(way, folder) for way in ("read", "combine"))
+    flat = 20 * shape[0] * shape[1]
+    tile = 12 * TILE * shape[1] * number
+    what = f"{number} flats of {shape[0]} x {shape[1]} combined from a store: "
+    return [
+        between(f"{what}speed over that of reading them, seconds of the processor (of the clock, "
+                f"with whatever else runs: {plain.clock_s / ours.clock_s:.2f})",
+                plain.processor_s / ours.processor_s, 0.6, float("inf"), form=".2f"),
+        between(f"{what}memory beside the flat itself, in tiles of all exposures",
+                (ours.grown_bytes - flat) / tile, float("-inf"), 3.0, form=".2f"),
+    ]  # fmt: skip
+
+
 def measure() -> list[Row]:
     """Return the rows of this topic."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         night = made_night(Path(folder))
-        return _flats(night) + _flatness(night)
+        rows = _flats(night) + _flatness(night) + _streaming(Path(folder) / "large")
+    return rows + rows_of_tests("tests/flows/test_flat_normalization_flow.py", jobs=1)
