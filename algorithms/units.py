@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["squared_units"]
+__all__ = ["inverse_units", "squared_units"]
 
 
 def squared_units(units: str) -> str:
@@ -14,3 +14,13 @@ def squared_units(units: str) -> str:
         lambda factor: f"{factor[1]}{2 * int(factor[2] or 1)}",
         units,
     )
+
+
+def inverse_units(units: str) -> str:
+    """Return the inverse of a unit as astropy reads it: ``electron/s`` to ``s/electron``."""
+    if not units:
+        return units
+    above, *below = units.split("/")
+    if above == "1" and len(below) == 1:
+        return below[0]
+    return "/".join([" ".join(below) or "1", *above.split()])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skyloom.flows.biases_darks_flow import biases_darks
+    from skyloom.flows.coadds_flow import coadds
     from skyloom.flows.detrend_flow import detrend
     from skyloom.flows.flat_normalization_flow import flat_normalization
     from skyloom.flows.flow import Flow
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from skyloom.flows.photon_transfer_flow import photon_transfer
     from skyloom.flows.sky_frames_flow import sky_frames
     from skyloom.flows.step import Constant, Lookup, Reduction, Same, Step
+    from skyloom.flows.warps_flow import warps
 
 __all__ = [
     "Constant",
@@ -25,11 +27,13 @@ __all__ = [
     "Same",
     "Step",
     "biases_darks",
+    "coadds",
     "detrend",
     "flat_normalization",
     "ingest",
     "photon_transfer",
     "sky_frames",
+    "warps",
 ]
 
 _HOMES = {
@@ -40,11 +44,13 @@ _HOMES = {
     "Same": "step",
     "Step": "step",
     "biases_darks": "biases_darks_flow",
+    "coadds": "coadds_flow",
     "detrend": "detrend_flow",
     "flat_normalization": "flat_normalization_flow",
     "ingest": "ingest_flow",
     "photon_transfer": "photon_transfer_flow",
     "sky_frames": "sky_frames_flow",
+    "warps": "warps_flow",
 }
 
 

@@ -47,6 +47,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "SkyFramesConfiguration",
         "skyloom.flows.report.sky_frames",
     ),
+    "warps": Entry("skyloom.flows.warps_flow", "warps", "WarpsConfiguration"),
+    "coadds": Entry("skyloom.flows.coadds_flow", "coadds", "CoaddsConfiguration"),
 }
 """Every flow by its name; a report's module has ``write_report(store, path)``."""
 
@@ -89,7 +91,7 @@ def flow_maker(name: str) -> Callable[..., Flow]:
     Traceback (most recent call last):
         ...
     skyloom.algorithms.errors.SkyloomError: there is no flow 'night'; there are \
-photon_transfer, biases_darks, flat_normalization, detrend, sky_frames
+photon_transfer, biases_darks, flat_normalization, detrend, sky_frames, warps, coadds
     """
     entry = _entry(name)
     maker: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.make)

@@ -67,6 +67,8 @@ class FlowName(StrEnum):
     flat_normalization = "flat_normalization"
     detrend = "detrend"
     sky_frames = "sky_frames"
+    warps = "warps"
+    coadds = "coadds"
 
 
 class Configurable(StrEnum):
@@ -77,6 +79,8 @@ class Configurable(StrEnum):
     flat_normalization = "flat_normalization"
     detrend = "detrend"
     sky_frames = "sky_frames"
+    warps = "warps"
+    coadds = "coadds"
     scheduler = "scheduler"
 
 

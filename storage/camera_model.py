@@ -230,6 +230,9 @@ class HeaderMap(Parameters):
         None, description="position angle of the focal plane's y axis, north through east, degree"
     )
     airmass: HeaderKey | None = Field(None, description="airmass")
+    zero_point: HeaderKey | None = Field(
+        None, description="AB magnitude of one electron per second, if someone has measured it"
+    )
     flux: HeaderKey | None = Field(None, description="illumination level, any unit")
     photodiode_charge: HeaderKey | None = Field(None, description="photodiode integral, any unit")
     read_noise: HeaderKey | None = Field(

@@ -22,7 +22,15 @@ __all__ = ["ANGLES", "NUMBERS", "TEXTS", "UNITS", "HeaderValues", "read_headers"
 
 FILENAME = "FILENAME"  # in place of a header key: the name of the file
 _MJD_ZERO = datetime(1858, 11, 17)
-NUMBERS = ("mjd_start", "dark_time", "rotator_angle", "airmass", "flux", "photodiode_charge")
+NUMBERS = (
+    "mjd_start",
+    "dark_time",
+    "rotator_angle",
+    "airmass",
+    "zero_point",
+    "flux",
+    "photodiode_charge",
+)
 ANGLES: Final[Mapping[str, float]] = {"right_ascension": 15.0, "declination": 1.0}
 """Angles that may be written as h:m:s or d:m:s, and the degrees of one h or d."""
 TEXTS = ("physical_filter", "observation_reason", "observation_program")
@@ -34,6 +42,7 @@ UNITS: Final[Mapping[str, str]] = {
     "declination": v.DEGREE,
     "rotator_angle": v.DEGREE,
     "airmass": v.DIMENSIONLESS,
+    "zero_point": v.MAGNITUDE,
 }
 _SEXAGESIMAL = re.compile(
     r"([+-]?)\s*(\d+)\s*[:hd°\s]\s*(\d+)\s*[:m'\s]\s*(\d+(?:\.\d*)?)\s*[s\"]?"

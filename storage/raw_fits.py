@@ -32,6 +32,7 @@ _SCALARS = (
     "declination",
     "rotator_angle",
     "airmass",
+    "zero_point",
     "flux",
     "photodiode_charge",
 )

@@ -16,6 +16,7 @@ from skyloom.storage.dataset_schema import ProductSchema, Variable, schema_probl
 from skyloom.storage.flat_schemas import FLAT_SCHEMAS
 from skyloom.storage.frame_schemas import FRAME_SCHEMAS
 from skyloom.storage.sky_schemas import SKY_SCHEMAS
+from skyloom.storage.warp_schemas import WARP_SCHEMAS
 
 __all__ = [
     "BRIGHTER_FATTER",
@@ -342,6 +343,7 @@ SCHEMAS: Final[Mapping[str, ProductSchema]] = {
         *FRAME_SCHEMAS,
         *FLAT_SCHEMAS,
         *SKY_SCHEMAS,
+        *WARP_SCHEMAS,
         DARK_PAIRS,
         FLAT_PAIRS,
         PTC,

@@ -12,7 +12,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd.inputs import BAND, Warps
 from skyloom.algorithms.coadd.parameters import CoaddParameters
 from skyloom.algorithms.stack_arrays import as_bits
-from skyloom.algorithms.units import squared_units
+from skyloom.algorithms.units import inverse_units, squared_units
 
 __all__ = ["Rules", "coadd_dataset", "inputs_table", "rules_of"]
 
@@ -54,7 +54,7 @@ def rules_of(parameters: CoaddParameters) -> Rules:
 def inputs_table(warps: Warps, columns: dict[str, NDArray[Any]], units: str) -> xr.Dataset:
     """Return what is to be known of every warp, over ``visit``."""
     attrs: dict[str, dict[str, Any]] = {
-        "weight": {"units": f"1/{squared_units(units)}" if units else v.DIMENSIONLESS},
+        "weight": {"units": inverse_units(squared_units(units))},
         "mean_variance": {"units": squared_units(units)},
         "good_count": {"units": v.PIXEL},
         "scale": {"units": v.DIMENSIONLESS},

@@ -1,0 +1,166 @@
+"""Warps and coadds as tasks make them: one block in, one block out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from pydantic import Field
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.coadd import (
+    ArtifactParameters,
+    CoaddParameters,
+    coadd,
+    find_artifacts,
+    zero_point_scale,
+)
+from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
+from skyloom.algorithms.units import squared_units
+from skyloom.algorithms.warp import WarpParameters, merge_warps, warp_exposure
+from skyloom.flows.patches import patch_of
+
+__all__ = [
+    "CoaddBlockParameters",
+    "WarpBlockParameters",
+    "coadd_quality",
+    "coadded_patch",
+    "warp_quality",
+    "warped_visit",
+]
+
+Inputs = Mapping[str, xr.Dataset]
+PLANES = ("image", "variance", v.MASK, "masked_fraction")
+GAUSSIAN_FWHM = float(np.sqrt(8.0 * np.log(2.0)))
+
+
+class WarpBlockParameters(Parameters):
+    """How an exposure becomes the warp of a patch."""
+
+    sky_map: SkyMapParameters = Field(SkyMapParameters(), description="tracts and patches")
+    warp: WarpParameters = Field(WarpParameters(), description="how pixels are resampled")
+    units: Literal["nJy", "electron/s"] = Field("electron/s", description="unit of the warps")
+
+
+class CoaddBlockParameters(Parameters):
+    """How the warps of a patch become a coadd."""
+
+    sky_map: SkyMapParameters = Field(SkyMapParameters(), description="tracts and patches")
+    coadd: CoaddParameters = Field(CoaddParameters(), description="how warps are averaged")
+    artifacts: ArtifactParameters | None = Field(
+        None, description="how artifacts are found that few visits show"
+    )
+    seeing: float = Field(4.0, gt=0, description="FWHM of stars in the warps, pixel")
+
+
+def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
+    """Resample the detectors of an exposure that touch a patch, and merge them."""
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    found = merge_warps(
+        (
+            warp_exposure(
+                calibrated(frame, parameters.units),
+                json.loads(str(frame[v.WCS].values)),
+                tract,
+                patch,
+                parameters=parameters.warp,
+            )
+            for frame in frames_of(inputs["frames"])
+        ),
+        box=patch.outer,
+    )
+    warp = found if "image" in found else _without_data(found, patch, parameters.units)
+    kept = warp[[name for name in (*PLANES, "status", "good_count") if name in warp]]
+    gone = (v.DETECTOR, v.EXPOSURE, v.PATCH, v.TRACT, v.WCS)
+    return kept.drop_vars(gone, errors="ignore").drop_attrs(deep=False)
+
+
+def frames_of(frames: xr.Dataset) -> Iterator[xr.Dataset]:
+    """Yield the frames of a visit in memory, one detector after the other."""
+    for index in range(frames.sizes[v.DETECTOR]):
+        one = frames.isel({v.DETECTOR: index})
+        names = [name for name in ("image", "variance", v.MASK) if name in one]
+        # A detector that is smaller than others was filled up with pixels that have no data.
+        yield one[names].drop_vars([v.AMP], errors="ignore").load()
+
+
+def calibrated(frame: xr.Dataset, units: str) -> xr.Dataset:
+    """Return a frame in electron as flux: electrons per second, or nJy by its zero point.
+
+    Raises
+    ------
+    ValueError
+        If the exposure time is not positive, or the zero point is needed and unknown.
+    """
+    seconds = float(frame["exposure_time"]) if "exposure_time" in frame.coords else np.nan
+    if not seconds > 0:
+        raise ValueError(f"exposure_time must be positive to make a flux, got {seconds} s")
+    scale = 1.0 / seconds
+    if units == v.NANOJANSKY:
+        scale *= zero_point_scale(float(frame["zero_point"]))
+    image = (frame["image"] * np.float32(scale)).assign_attrs(units=units)
+    variance = (frame["variance"] * np.float32(scale**2)).assign_attrs(units=squared_units(units))
+    return frame.assign(image=image, variance=variance)
+
+
+def _without_data(status: xr.Dataset, patch: Patch, units: str) -> xr.Dataset:
+    """Return the warp of an exposure that has no good pixel in a patch after all."""
+    shape = patch.outer.shape
+    filled: dict[str, tuple[Any, dict[str, Any]]] = {
+        "image": (np.full(shape, np.nan, np.float32), {"units": units}),
+        "variance": (np.full(shape, np.inf, np.float32), {"units": squared_units(units)}),
+        v.MASK: (np.full(shape, v.MASK_PLANES["NO_DATA"], np.int32), v.mask_attributes()),
+        "masked_fraction": (np.ones(shape, np.float32), {"units": v.DIMENSIONLESS}),
+    }
+    planes = {name: ((v.Y, v.X), values, attrs) for name, (values, attrs) in filled.items()}
+    return status.assign(planes).assign(good_count=((), np.int64(0), {"units": v.PIXEL}))
+
+
+def warp_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return how much of a patch an exposure covers, and its level and noise there."""
+    image, variance = block["image"].values, block["variance"].values
+    good = np.isfinite(image)
+    some = good.any()
+    return {
+        "covered": float(good.mean()),
+        "median": float(np.median(image[good])) if some else None,
+        "noise": float(np.sqrt(np.median(variance[good]))) if some else None,
+    }
+
+
+def coadded_patch(inputs: Inputs, parameters: CoaddBlockParameters) -> xr.Dataset:
+    """Average the warps of a patch, without the artifacts that few of them show."""
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    warps = located(inputs["warps"], tract, patch)
+    artifacts = None
+    if parameters.artifacts is not None:
+        sigma = parameters.seeing / GAUSSIAN_FWHM
+        found = find_artifacts(warps, psf_sigma=sigma, parameters=parameters.artifacts)
+        artifacts = found["artifact_mask"]
+    made = coadd(warps, artifacts=artifacts, parameters=parameters.coadd)
+    made = made.assign(input_status=made["input_status"].astype(np.uint8))
+    made = made.drop_vars(["input_scale"]).drop_attrs(deep=False)
+    return made.drop_vars([name for name in made.coords if name != v.VISIT])
+
+
+def located(warps: xr.Dataset, tract: Tract, patch: Patch) -> xr.Dataset:
+    """Return warps that say where they are: box, projection and planes of the tract."""
+    attrs = {"box": list(patch.outer), "wcs": tract.plane.header()}
+    return warps[["image", "variance", v.MASK]].assign_attrs(attrs)
+
+
+def coadd_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return coverage and noise of a coadd, and how many visits it is made of."""
+    image, variance = block["image"].values, block["variance"].values
+    good = np.isfinite(image)
+    clipped = (block[v.MASK].values & v.MASK_PLANES["CLIPPED"]) != 0
+    return {
+        "covered": float(good.mean()),
+        "noise": float(np.sqrt(np.median(variance[good]))) if good.any() else None,
+        "visits": int((block["input_weight"].values > 0).sum()),
+        "clipped": float(clipped.mean()),
+    }
