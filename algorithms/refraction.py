@@ -97,11 +97,9 @@ def complete_weather(
 
     Examples
     --------
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     weather, replaced = complete_weather(8.0, float("nan"), 30.0, 2663.0)
-    >>> weather.temperature, round(weather.pressure, -2), replaced
-    (8.0, 73300.0, ('pressure',))
+    >>> weather, replaced = complete_weather(8.0, 73892.0, 30.0, 2663.0)
+    >>> weather.temperature, replaced
+    (8.0, ())
     """
     usual = default_weather(height)
     given = Weather(temperature, pressure, humidity)

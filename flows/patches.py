@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
@@ -101,7 +102,7 @@ def touched_patches(
     """
     names = sorted(frames)
     rows, columns = (
-        corners.indexes[dim].get_indexer([name[axis] for name in names])
+        corners.indexes[dim].get_indexer(pd.Index([name[axis] for name in names]))
         for axis, dim in enumerate((v.EXPOSURE, v.DETECTOR))
     )
     ra, dec = (corners[name].values[rows, columns] for name in ("right_ascension", "declination"))

@@ -60,6 +60,8 @@ class CoaddBlockParameters(Parameters):
 def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
     """Resample the detectors of an exposure that touch a patch, and merge them."""
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    # All detectors of a patch are in memory together: each only where it reaches.
+    cropped = parameters.warp.model_copy(update={"crop": True})
     found = merge_warps(
         (
             warp_exposure(
@@ -67,7 +69,7 @@ def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
                 json.loads(str(frame[v.WCS].values)),
                 tract,
                 patch,
-                parameters=parameters.warp,
+                parameters=cropped,
             )
             for frame in frames_of(inputs["frames"])
         ),
