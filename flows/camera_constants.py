@@ -32,8 +32,9 @@ __all__ = [
 
 
 def amplifier_table(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
-    """Return the amplifier table of a block's detector."""
-    return store.camera.amplifiers(str(block[v.DETECTOR]))
+    """Return the amplifier table of a block's detector, which names its camera."""
+    table = store.camera.amplifiers(str(block[v.DETECTOR]))
+    return table.assign_attrs(camera=store.camera.name)
 
 
 def placement(store: Store, block: Mapping[str, Label]) -> xr.Dataset:

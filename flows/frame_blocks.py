@@ -34,7 +34,9 @@ CALIBRATIONS = ("bias", "dark", "flat", "gain", "brighter_fatter")
 def detrended_frame(inputs: Inputs, parameters: ScienceDetrendParameters) -> xr.Dataset:
     """Detrend a raw exposure of one detector with the calibrations that were given."""
     given: dict[str, Any] = {name: inputs[name] for name in CALIBRATIONS if name in inputs}
-    return detrend_raw(inputs["raw"], inputs["amplifiers"], parameters=parameters, **given)
+    # Frames carry the camera's name, and so do those combined of them: another's are refused.
+    raw = inputs["raw"].assign_coords(camera=inputs["amplifiers"].attrs["camera"])
+    return detrend_raw(raw, inputs["amplifiers"], parameters=parameters, **given)
 
 
 def frame_quality(block: xr.Dataset) -> Mapping[str, Any]:

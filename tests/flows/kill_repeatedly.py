@@ -2,11 +2,13 @@
 
     python kill_repeatedly.py <module:function that returns a flow> <store> <kills> <seed> <blocks>
 
+Of several flows, with commas between them, each is begun when the one before is done.
+
 A process of one thread imports everything once and forks a child for each life, so that twenty
 lives take seconds. A life ends a random short while after a random number of blocks, at most
 <blocks>, or already while it starts: moments that do not depend on how busy the machine is.
-Prints one JSON line: how many children were killed while they worked, how many blocks were done
-after each, and what the last, undisturbed run made.
+Prints one JSON line a flow: how many children were killed while they worked, how many blocks were
+done after each, and what the last, undisturbed run made.
 """
 
 from __future__ import annotations
@@ -97,4 +99,5 @@ def main(made_by: str, store: str, kills: int, seed: int, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+    for each in sys.argv[1].split(","):
+        main(each, sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
