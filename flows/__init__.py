@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from skyloom.flows.flat_normalization_flow import flat_normalization
     from skyloom.flows.flow import Flow
     from skyloom.flows.ingest_flow import ingest
+    from skyloom.flows.match_backgrounds_flow import match_backgrounds
     from skyloom.flows.photon_transfer_flow import photon_transfer
     from skyloom.flows.sky_frames_flow import sky_frames
     from skyloom.flows.step import Constant, Lookup, Reduction, Same, Step
@@ -31,6 +32,7 @@ __all__ = [
     "detrend",
     "flat_normalization",
     "ingest",
+    "match_backgrounds",
     "photon_transfer",
     "sky_frames",
     "warps",
@@ -48,6 +50,7 @@ _HOMES = {
     "detrend": "detrend_flow",
     "flat_normalization": "flat_normalization_flow",
     "ingest": "ingest_flow",
+    "match_backgrounds": "match_backgrounds_flow",
     "photon_transfer": "photon_transfer_flow",
     "sky_frames": "sky_frames_flow",
     "warps": "warps_flow",

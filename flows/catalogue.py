@@ -48,6 +48,11 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "skyloom.flows.report.sky_frames",
     ),
     "warps": Entry("skyloom.flows.warps_flow", "warps", "WarpsConfiguration"),
+    "match_backgrounds": Entry(
+        "skyloom.flows.match_backgrounds_flow",
+        "match_backgrounds",
+        "MatchBackgroundsConfiguration",
+    ),
     "coadds": Entry("skyloom.flows.coadds_flow", "coadds", "CoaddsConfiguration"),
 }
 """Every flow by its name; a report's module has ``write_report(store, path)``."""
@@ -91,7 +96,8 @@ def flow_maker(name: str) -> Callable[..., Flow]:
     Traceback (most recent call last):
         ...
     skyloom.algorithms.errors.SkyloomError: there is no flow 'night'; there are \
-photon_transfer, biases_darks, flat_normalization, detrend, sky_frames, warps, coadds
+photon_transfer, biases_darks, flat_normalization, detrend, sky_frames, warps, \
+match_backgrounds, coadds
     """
     entry = _entry(name)
     maker: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.make)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -17,14 +17,14 @@ from skyloom.algorithms.errors import StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.flows.flow import Flow
-from skyloom.flows.patches import PLACE, patch_sizes
+from skyloom.flows.patches import PLACE, patch_sizes, stored_warps
 from skyloom.flows.selection import (
     SelectionParameters,
     configured,
     exposures_by_filter,
     selected_exposures,
 )
-from skyloom.flows.step import Labels, Reduction, Step
+from skyloom.flows.step import Labels, Lookup, Reduction, Step
 from skyloom.flows.warp_blocks import CoaddBlockParameters, coadd_quality, coadded_patch
 from skyloom.storage.warp_schemas import coadd_schema
 
@@ -52,6 +52,11 @@ class CoaddsConfiguration(Parameters):
         "whose stars differ in width are not compared well",
     )
     seeing: float = Field(4.0, gt=0, description="FWHM of stars in the warps, pixel")
+    match: Literal["auto", "required", "none"] = Field(
+        "auto",
+        description="whether backgrounds are matched; auto: if match_backgrounds was run. Visits "
+        "that could not be matched are left out then",
+    )
     minimum: int = Field(1, ge=1, description="fewest warps of a coadd")
 
 
@@ -85,22 +90,17 @@ ingest exposures first (skyloom ingest)
     """
     configuration = configured(CoaddsConfiguration, configuration)
     table = selected_exposures(store, configuration.selection)
-    if "warps" not in store:
+    visits, done = stored_warps(store, table)
+    matched = configuration.match != "none" and "background_match" in store
+    notes: tuple[str, ...] = ()
+    if not matched and configuration.match == "required":
         raise StoreError(
-            f"{store.url} has no product 'warps': run the flow warps first "
-            "(skyloom run STORE warps)"
+            f"{store.url} has no product 'background_match': run the flow match_backgrounds first"
         )
-    done = [
-        (record.block[v.VISIT], record.block[v.PATCH])
-        for record in store.records("warps").values()
-        if record.done
-    ]
-    chosen = {int(exposure) for exposure in table[v.EXPOSURE].values}
-    visits = tuple(sorted({int(visit) for visit, _ in done if int(visit) in chosen}))
-    if not visits:
-        raise StoreError(f"{store.url} has no warps of the exposures selected")
-    step = _step(store, configuration, exposures_by_filter(table, visits), done)
-    return Flow("coadds", store, (step,), configuration)
+    if not matched and configuration.match == "auto":
+        notes = (f"backgrounds are not matched: {store.url} has no product 'background_match'",)
+    step = _step(store, configuration, exposures_by_filter(table, visits), done, matched)
+    return Flow("coadds", store, (step,), configuration, notes)
 
 
 def _step(
@@ -108,6 +108,7 @@ def _step(
     configuration: CoaddsConfiguration,
     filters: Mapping[str, Labels],
     done: list[tuple[Label, Label]],
+    matched: bool,
 ) -> Step:
     filter_of = {visit: name for name, visits in filters.items() for visit in visits}
     members: dict[tuple[Label, Label], list[Label]] = defaultdict(list)
@@ -141,6 +142,7 @@ def _step(
                 lazy=True,
             ),
             PLACE,
+            *((_match_input(patches),) if matched else ()),
         ),
         sizes=sizes,
         attrs={"sky_map": sky_map.model_dump(mode="json")},
@@ -149,3 +151,8 @@ def _step(
         quality=coadd_quality,
         only=frozenset(touched),
     )
+
+
+def _match_input(patches: Labels) -> Lookup:
+    tracts: dict[Label, Label] = {patch: int(str(patch).split("-")[0]) for patch in patches}
+    return Lookup("match", "background_match", v.PATCH, v.TRACT, tracts)

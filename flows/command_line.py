@@ -68,6 +68,7 @@ class FlowName(StrEnum):
     detrend = "detrend"
     sky_frames = "sky_frames"
     warps = "warps"
+    match_backgrounds = "match_backgrounds"
     coadds = "coadds"
 
 
@@ -80,6 +81,7 @@ class Configurable(StrEnum):
     detrend = "detrend"
     sky_frames = "sky_frames"
     warps = "warps"
+    match_backgrounds = "match_backgrounds"
     coadds = "coadds"
     scheduler = "scheduler"
 

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.errors import StoreError
 from skyloom.algorithms.skymap import (
     Patch,
     SkyMap,
@@ -26,7 +27,17 @@ from skyloom.storage.records import Label
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
-__all__ = ["PLACE", "Touched", "patch_label", "patch_of", "patch_sizes", "touched_patches"]
+__all__ = [
+    "PLACE",
+    "TRACT_PLACE",
+    "Touched",
+    "patch_label",
+    "patch_of",
+    "patch_sizes",
+    "sky_map_of",
+    "stored_warps",
+    "touched_patches",
+]
 
 Touched = Mapping[tuple[Label, Label], Labels]
 """Names of the detectors of a visit that touch a patch, by visit and label of the patch."""
@@ -49,7 +60,13 @@ def patch_place(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
     return xr.Dataset({v.TRACT: ((), int(tract)), v.PATCH: ((), int(patch))})
 
 
+def tract_place(store: Store, block: Mapping[str, Label]) -> xr.Dataset:
+    """Return the tract that a block is of."""
+    return xr.Dataset({v.TRACT: ((), int(block[v.TRACT]))})
+
+
 PLACE = Constant("place", patch_place, (v.PATCH,))
+TRACT_PLACE = Constant("place", tract_place, (v.TRACT,))
 
 
 @cache
@@ -121,6 +138,31 @@ def touched_patches(
         for exposure, tract, patch in sorted(pairs)
     }
     return touched, _notes(int((~known).sum()), len(names), found.unusable)
+
+
+def stored_warps(store: Store, table: xr.Dataset) -> tuple[Labels, list[tuple[Label, Label]]]:
+    """Return the visits of a table that have warps, and these as (visit, patch).
+
+    Raises
+    ------
+    StoreError
+        If there are none.
+    """
+    if "warps" not in store:
+        raise StoreError(
+            f"{store.url} has no product 'warps': run the flow warps first "
+            "(skyloom run STORE warps)"
+        )
+    chosen = {int(exposure) for exposure in table[v.EXPOSURE].values}
+    done = [
+        (record.block[v.VISIT], record.block[v.PATCH])
+        for record in store.records("warps").values()
+        if record.done and int(record.block[v.VISIT]) in chosen
+    ]
+    visits = tuple(sorted({int(visit) for visit, _ in done}))
+    if not visits:
+        raise StoreError(f"{store.url} has no warps of the exposures selected")
+    return visits, done
 
 
 def _notes(unknown: int, total: int, unusable: tuple[tuple[object, str], ...]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
 from skyloom.algorithms.units import squared_units
 from skyloom.algorithms.warp import WarpParameters, merge_warps, warp_exposure
+from skyloom.flows.match_blocks import MATCHED
 from skyloom.flows.patches import patch_of
 
 __all__ = [
@@ -138,12 +139,17 @@ def coadded_patch(inputs: Inputs, parameters: CoaddBlockParameters) -> xr.Datase
     """Average the warps of a patch, without the artifacts that few of them show."""
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
     warps = located(inputs["warps"], tract, patch)
+    match = inputs.get("match")
+    if match is not None:
+        match = match.assign_attrs(tract_shape=list(tract.shape))
+        status = match["status"].sel({v.VISIT: warps[v.VISIT].values})
+        warps = warps.isel({v.VISIT: np.isin(status.values, MATCHED)})
     artifacts = None
     if parameters.artifacts is not None:
         sigma = parameters.seeing / GAUSSIAN_FWHM
         found = find_artifacts(warps, psf_sigma=sigma, parameters=parameters.artifacts)
         artifacts = found["artifact_mask"]
-    made = coadd(warps, artifacts=artifacts, parameters=parameters.coadd)
+    made = coadd(warps, artifacts=artifacts, match=match, parameters=parameters.coadd)
     made = made.assign(input_status=made["input_status"].astype(np.uint8))
     made = made.drop_vars(["input_scale"]).drop_attrs(deep=False)
     return made.drop_vars([name for name in made.coords if name != v.VISIT])

@@ -21,7 +21,7 @@ from skyloom.storage.records import Label, plain
 
 __all__ = ["assemble_blocks", "block_arrays"]
 
-_PADDED: Final = (v.Y, v.X, v.BIN_Y, v.BIN_X, v.SAMPLE)
+_PADDED: Final = (v.Y, v.X, v.BIN_Y, v.BIN_X, v.TRACT_Y, v.TRACT_X, v.SAMPLE)
 """Dimensions along which a block may be smaller than the product: detectors differ."""
 
 

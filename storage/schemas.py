@@ -15,6 +15,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.storage.dataset_schema import ProductSchema, Variable, schema_problems, validate
 from skyloom.storage.flat_schemas import FLAT_SCHEMAS
 from skyloom.storage.frame_schemas import FRAME_SCHEMAS
+from skyloom.storage.match_schemas import MATCH_SCHEMAS
 from skyloom.storage.sky_schemas import SKY_SCHEMAS
 from skyloom.storage.warp_schemas import WARP_SCHEMAS
 
@@ -344,6 +345,7 @@ SCHEMAS: Final[Mapping[str, ProductSchema]] = {
         *FLAT_SCHEMAS,
         *SKY_SCHEMAS,
         *WARP_SCHEMAS,
+        *MATCH_SCHEMAS,
         DARK_PAIRS,
         FLAT_PAIRS,
         PTC,

@@ -62,6 +62,7 @@ def coadd(
     weights: Numbers | None = None,
     zero_points: Numbers | None = None,
     artifacts: xr.DataArray | None = None,
+    match: xr.Dataset | None = None,
     parameters: CoaddParameters | None = None,
 ) -> xr.Dataset:
     r"""Return the mean of the warps of a patch, with its variance and planes.
@@ -96,6 +97,9 @@ def coadd(
     artifacts : DataArray (visit, y, x), integer, optional
         ``artifact_mask`` of `find_artifacts`: the masks of the warps are read with these planes,
         as `apply_artifacts` puts them there. CLIPPED is bad then, and EDGE is not.
+    match : Dataset, optional
+        From `skyloom.algorithms.matching.match_backgrounds`: its offsets are added to the warps as
+        they are read, before they are scaled. Warps need the attribute ``box`` then.
     parameters : CoaddParameters, optional
 
     Returns
@@ -155,6 +159,10 @@ def coadd(
     if artifacts is not None:
         ordered = ordered._replace(artifacts=artifacts_of(artifacts, ordered))
         parameters = rejecting(parameters)
+    if match is not None:
+        if "box" not in ordered.attrs:
+            raise GeometryError("to be matched, warps need the attribute box")
+        ordered = ordered._replace(match=match)
     made, _ = _coadd(ordered, labels_of(warps), weights, zero_points, parameters)
     return made
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.combine.planes import own_planes
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.matching.match_use import offset_image
 from skyloom.algorithms.tiles import in_memory, tiles
 
 __all__ = [
@@ -52,7 +53,8 @@ class Warps(NamedTuple):
 
     ``data`` are datasets (y, x), or one (visit, y, x) if ``stacked``; ``visits`` their labels;
     ``about`` the coordinates that each has a value of, over ``visit``; ``coords`` and ``attrs``
-    what is the same for all; ``artifacts`` the planes (y, x) that each gets when it is read.
+    what is the same for all; ``artifacts`` the planes (y, x) that each gets when it is read,
+    ``match`` the fields whose offsets are added then.
     """
 
     data: tuple[xr.Dataset, ...]
@@ -62,6 +64,7 @@ class Warps(NamedTuple):
     coords: dict[Hashable, xr.DataArray]
     attrs: dict[str, Any]
     artifacts: tuple[xr.DataArray, ...] = ()
+    match: xr.Dataset | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,8 +102,20 @@ class Warps(NamedTuple):
         return self._read_one(index, {v.Y: slice(0, height), v.X: slice(0, width)})
 
     def _read_one(self, index: int, place: Place) -> Planes:
-        read = planes_of(self.one(index).isel(place))
+        read = self._matched(planes_of(self.one(index).isel(place)), [index], place)
         return self._masked(read, self.artifacts[index : index + 1], place)
+
+    def _matched(self, read: Planes, indices: Sequence[int], place: Place) -> Planes:
+        """Return planes with the offsets of their visits added."""
+        if self.match is None:
+            return read
+        (y, _, x, _), rows, columns = self.attrs["box"], place[v.Y], place[v.X]
+        box = (y + rows.start, y + rows.stop, x + columns.start, x + columns.stop)
+        offsets = [
+            offset_image(self.match, int(self.visits[index]), box).values.ravel()
+            for index in indices
+        ]
+        return read._replace(image=read.image + np.stack(offsets))
 
     def _masked(self, read: Planes, artifacts: tuple[xr.DataArray, ...], place: Place) -> Planes:
         if not artifacts:
@@ -120,7 +135,9 @@ class Warps(NamedTuple):
     def read(self, place: Place) -> Planes:
         """Return a tile of all warps."""
         if self.stacked:
-            return self._masked(planes_of(self.data[0].isel(place)), self.artifacts, place)
+            planes = planes_of(self.data[0].isel(place))
+            matched = self._matched(planes, range(self.visits.size), place)
+            return self._masked(matched, self.artifacts, place)
         read = [self._read_one(i, place) for i in range(len(self.data))]
         masked = any(planes.mask.size for planes in read)
         blank = np.zeros(read[0].image.shape, np.int32)

@@ -16,7 +16,7 @@ from skyloom.algorithms.matching.match_kernels import center_bins
 from skyloom.algorithms.matching.match_parameters import MatchParameters
 from skyloom.algorithms.matching.match_quality import match_quality
 from skyloom.algorithms.matching.tract_grid import TractGrid
-from skyloom.algorithms.units import squared_units
+from skyloom.algorithms.units import inverse_units, squared_units
 
 __all__ = ["match_basis", "match_dataset"]
 
@@ -94,7 +94,7 @@ def match_dataset(
             "terms_used": by_visit(used.astype(np.int32)),
             "bins_used": by_visit(seen.sum(axis=0).astype(np.int32)),
             "sky": by_bin(sky, units),
-            "sky_weight": by_bin(total, f"1/({square})" if square else ""),
+            "sky_weight": by_bin(total, inverse_units(square)),
             "sky_component": by_bin(component),
             "visit_count": by_bin(count.astype(np.int32)),
             "robust_factor": ((v.VISIT, *BINS), factors, {"units": ""}),

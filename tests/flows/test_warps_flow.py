@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from scipy.ndimage import center_of_mass
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import ConfigurationError, StoreError
+from skyloom.algorithms.matching import offset_image
 from skyloom.algorithms.skymap import SkyMapParameters, Tract, make_skymap
-from skyloom.flows import coadds, detrend, warps
+from skyloom.flows import coadds, detrend, match_backgrounds, warps
 from skyloom.storage.store import Store, create_store, open_store
 
 EXPOSURES = (14, 15, 16)
@@ -203,3 +205,105 @@ def test_a_flow_without_what_it_needs_says_what_to_do(
     elsewhere = {**SKY_MAP, "tracts": [{"right_ascension": 10, "declination": 2, "radius": 0.04}]}
     with pytest.raises(StoreError, match="touches a patch"):
         warps(store, {"sky_map": elsewhere})
+
+
+def test_an_exposure_without_a_good_pixel_in_a_patch_is_a_warp_without_data(
+    detrended: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(detrended, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    for detector in ("S01", "S10", "S11"):
+        block = {"exposure": 14, "detector": detector}
+        frame, record = store.read_block("detrended", block), store.read_record("detrended", block)
+        assert record is not None
+        store.write_block("detrended", block, frame.assign(image=frame["image"] * np.nan))
+        store.write_record(replace(record, fingerprint="none"))
+    chosen = {**WARPS, "selection": {"exposures": EXPOSURES[:1]}}
+    flow = warps(store, chosen)
+    assert flow.run(progress=False).exit_code == 0
+    visit, patch = next(flow.steps[0].blocks())
+    warp = store.read_block("warps", {"visit": visit, "patch": patch})
+    assert int(warp["status"]) == v.WarpStatus.NO_GOOD_PIXEL
+    assert int(warp["good_count"]) == 0
+    assert np.isnan(warp["image"]).all()
+    assert np.isinf(warp["variance"]).all()
+    assert (warp["mask"] == v.MASK_PLANES["NO_DATA"]).all()
+
+
+MATCH: dict[str, Any] = {"bin_size": 50}
+
+
+@pytest.fixture(scope="module")
+def matched(warped: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store whose coadds are made of matched warps."""
+    copy = tmp_path_factory.mktemp("matched") / "store"
+    shutil.copytree(warped.url, copy)
+    store = open_store(copy)
+    assert match_backgrounds(store, MATCH).run(progress=False).exit_code == 0
+    assert coadds(store, {"coadd": {"statistic": "mean"}}).run(progress=False).exit_code == 0
+    return store
+
+
+def test_matched_visits_agree_far_better_than_before(matched: Store) -> None:
+    match = matched["background_match"].isel(physical_filter=0, tract=0).load()
+    assert (match["status"] == v.OffsetStatus.OK).all()
+    # What is left is the pattern of the detectors, which no plane follows.
+    assert float(match["overlap_rms_after"]) < 0.05 * float(match["overlap_rms_before"])
+    np.testing.assert_allclose(match["coefficients"].mean("visit"), 0.0, atol=1e-9)
+    record = matched.read_record("background_match", {"physical_filter": "r", "tract": 0})
+    assert record is not None
+    assert record.quality["matched"] == 3
+
+
+def test_coadds_add_the_offsets_and_show_no_steps(matched: Store, warped: Store) -> None:
+    grid = tract()
+    match = matched["background_match"].isel(physical_filter=0, tract=0).load()
+    match = match.assign_attrs(tract_shape=list(grid.shape))
+    after, before = (store["coadd"].isel(physical_filter=0).load() for store in (matched, warped))
+    label = str(after["patch"].values[int(np.argmax(after["n_image"].max(("y", "x")).values))])
+    patch = grid.patch(int(label.split("-")[1]))
+    there = {"y": slice(0, patch.outer.shape[0]), "x": slice(0, patch.outer.shape[1])}
+    coadd = after.sel(patch=label).isel(there)
+    stack = matched["warps"].sel(patch=label).isel(there).load()
+    offsets = xr.concat(
+        [offset_image(match, int(visit), patch.outer) for visit in stack["visit"]], "visit"
+    )
+    image = stack["image"].copy(data=stack["image"].values + offsets.values)
+    good = (stack["mask"] & v.plane_bits(["NO_DATA", "BAD", "SAT", "EDGE"])) == 0
+    good = good & np.isfinite(image)
+    weight = coadd["input_weight"].fillna(0.0)
+    total = (weight * good).sum("visit")
+    expected = (weight * image.where(good, 0.0)).sum("visit") / total.where(total > 0)
+    np.testing.assert_allclose(coadd["image"], expected, rtol=3e-6)
+    scatter = [
+        float((data.sel(patch=label)["image"]).quantile([0.16, 0.84]).diff("quantile").squeeze())
+        for data in (before, after)
+    ]
+    assert scatter[1] < 0.3 * scatter[0]
+
+
+def test_a_new_visit_is_binned_alone(detrended: Path, matched: Store, tmp_path: Path) -> None:
+    shutil.copytree(detrended, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    for exposures in (EXPOSURES[:2], EXPOSURES):
+        chosen = {**WARPS, "selection": {"exposures": exposures}}
+        assert warps(store, chosen).run(progress=False).exit_code == 0
+        flow = match_backgrounds(store, MATCH)
+        todo = [labels for labels, b in flow.plan().steps[0].blocks.items() if b.state == "todo"]
+        assert todo == [(visit, 0) for visit in (EXPOSURES[:2] if exposures[2:] == () else (16,))]
+        assert flow.run(progress=False).exit_code == 0
+    xr.testing.assert_identical(
+        store["background_match"].load().drop_attrs(),
+        matched["background_match"].load().drop_attrs(),
+    )
+    assert match_backgrounds(store, MATCH).plan().todo == 0
+
+
+def test_matching_that_is_required_and_missing_is_an_error(warped: Store) -> None:
+    with pytest.raises(StoreError, match="run the flow match_backgrounds first"):
+        coadds(warped, {"match": "required"})
+    assert "backgrounds are not matched" in coadds(warped).notes[0]
+    with pytest.raises(ConfigurationError, match="joint or reference"):
+        match_backgrounds(warped, {"match": {"mode": "reference_bins"}})
+    with pytest.raises(ConfigurationError, match="bin_size"):
+        match_backgrounds(warped, {"bin_size": 7})
