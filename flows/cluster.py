@@ -66,7 +66,10 @@ def run_on_client(client: Any, graph: Graph, finished: Finished) -> None:
         # A worker keeps a result as long as somebody wants it, and makes it again elsewhere if
         # it dies: let go of each as soon as it is here.
         for batch in as_completed(
-            list(remaining.values()), with_results=True, raise_errors=False
+            list(remaining.values()),
+            loop=client.loop,  # else that of the default client, which may be another
+            with_results=True,
+            raise_errors=False,
         ).batches():
             for future, result in batch:
                 failed = future.status != "finished"

@@ -32,7 +32,8 @@ def client() -> Iterator[Any]:
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
         ) as cluster,
-        Client(cluster) as found,
+        # As a default it would compute what all other tests load.
+        Client(cluster, set_as_default=False) as found,
     ):
         found.run(sys.path.insert, 0, str(Path(__file__).parent))
         yield found

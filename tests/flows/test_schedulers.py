@@ -272,7 +272,7 @@ def short_of_memory() -> Iterator[Any]:
         LocalCluster(
             n_workers=1, processes=False, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
         ) as cluster,
-        Client(cluster) as found,
+        Client(cluster, set_as_default=False) as found,
     ):
         yield found
 
