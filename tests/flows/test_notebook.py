@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 import small_store
-from nbclient import NotebookClient
 
 from skyloom.algorithms.simulate import flat_truth
 
@@ -47,18 +48,28 @@ def outputs(notebook: Any, kind: str) -> list[str]:
     return found
 
 
+# In a process of its own: Jupyter's client leaves sockets to the garbage collector, which may run
+# in the thread of another event loop.
+EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.argv[2])
+nbformat.write(notebook, sys.argv[3])
+"""
+
+
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("SKYLOOM_STORE", str(folder / "store"))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(folder))
-    return notebook
+    executed = folder / "executed.ipynb"
+    command = [sys.executable, "-c", EXECUTE, str(NOTEBOOK), str(folder), str(executed)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return nbformat.read(executed, as_version=4)
 
 
-# Jupyter's client leaves the sockets of its kernel to the garbage collector.
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 def test_the_notebook_runs_from_top_to_bottom_and_shows_the_store(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
