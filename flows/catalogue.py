@@ -47,13 +47,18 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "SkyFramesConfiguration",
         "skyloom.flows.report.sky_frames",
     ),
-    "warps": Entry("skyloom.flows.warps_flow", "warps", "WarpsConfiguration"),
+    "warps": Entry(
+        "skyloom.flows.warps_flow", "warps", "WarpsConfiguration", "skyloom.flows.report.warps"
+    ),
     "match_backgrounds": Entry(
         "skyloom.flows.match_backgrounds_flow",
         "match_backgrounds",
         "MatchBackgroundsConfiguration",
+        "skyloom.flows.report.match_backgrounds",
     ),
-    "coadds": Entry("skyloom.flows.coadds_flow", "coadds", "CoaddsConfiguration"),
+    "coadds": Entry(
+        "skyloom.flows.coadds_flow", "coadds", "CoaddsConfiguration", "skyloom.flows.report.coadds"
+    ),
 }
 """Every flow by its name; a report's module has ``write_report(store, path)``."""
 

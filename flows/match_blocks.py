@@ -10,10 +10,13 @@ import xarray as xr
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.matching import (
     MatchParameters,
+    SelectionParameters,
     TractBackgroundParameters,
     TractGrid,
+    choose_reference_visit,
     match_backgrounds,
     merge_tract_sums,
     tract_grid,
@@ -23,7 +26,7 @@ from skyloom.algorithms.matching import (
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.flows.patches import sky_map_of
-from skyloom.storage.match_schemas import background_match_schema
+from skyloom.storage.match_schemas import SUITABILITY, background_match_schema
 
 __all__ = [
     "MatchBlockParameters",
@@ -98,13 +101,29 @@ def matched_tract(inputs: Inputs, parameters: MatchBlockParameters) -> xr.Datase
     levels = inputs["levels"].isel({v.TRACT_Y: slice(0, rows), v.TRACT_X: slice(0, columns)})
     levels = levels.assign_attrs(tract_shape=list(grid.shape), bin_size=list(grid.bin_size))
     match = match_backgrounds(levels, parameters=parameters.match)
-    kept = [variable.name for variable in background_match_schema("").variables]
-    match = match[[name for name in kept if name in match]]
-    for name in kept:
-        if name not in match:  # without overlaps there is nothing to measure
-            match[name] = ((), np.nan, {"units": str(levels["level"].attrs["units"])})
+    reference = int(match.attrs.get("reference_visit", -1))
+    match = match.assign(reference_visit=((), np.int64(reference)))
+    match = match.assign(_suitability(levels, parameters.match.selection))
+    for name in ("chi2", "dof", "condition", "effective_parameters"):
+        match[name] = ((), float(match.attrs.get(name, np.nan)))
+    schema = background_match_schema(str(levels["level"].attrs["units"]))
+    for variable in schema.variables:
+        if variable.name not in match:  # without overlaps there is nothing to measure
+            match[variable.name] = ((), np.nan)
+        match[variable.name].attrs["units"] = variable.unit
+    match = match[[variable.name for variable in schema.variables]]
     bins = [name for name in match.coords if name != v.VISIT]
     return match.drop_vars(bins).drop_attrs(deep=False)
+
+
+def _suitability(levels: xr.Dataset, parameters: SelectionParameters) -> dict[str, xr.Variable]:
+    """Return what makes each visit a good reference, whether one is needed or not."""
+    try:
+        _, table = choose_reference_visit(levels, parameters=parameters)
+    except NoUsableDataError:
+        nothing = xr.full_like(levels[v.VISIT], np.nan, np.float64)
+        table = xr.Dataset(dict.fromkeys(SUITABILITY, nothing))
+    return {f"reference_{name}": table[name].variable for name in SUITABILITY}
 
 
 def match_quality(block: xr.Dataset) -> Mapping[str, Any]:

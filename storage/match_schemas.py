@@ -8,14 +8,32 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.units import inverse_units, squared_units
 from skyloom.storage.dataset_schema import ProductSchema, Variable
 
-__all__ = ["MATCH_SCHEMAS", "background_match_schema", "tract_levels_schema"]
+__all__ = ["MATCH_SCHEMAS", "SUITABILITY", "background_match_schema", "tract_levels_schema"]
 
 MEASURES: Final = {
     "bin_noise": (True, "noise of a bin"),
     "overlap_rms_before": (True, "rms of visits about the sky they share, before"),
     "overlap_rms_after": (True, "the same, matched"),
     "overlap_ratio_after": (False, "the same over the noise of the bins"),
+    "pair_difference_95_before": (True, "mean difference that 95 % of pairs of visits are below"),
+    "pair_difference_95_after": (True, "the same, matched"),
+    "seam_step": (False, "rms step of the sky where visits begin or end, its noise"),
+    "inner_step": (False, "the same where none does"),
+    "chi2": (False, "of the joint solution"),
+    "dof": (False, "its degrees of freedom"),
+    "condition": (False, "condition of its equations"),
+    "effective_parameters": (False, "parameters that its fields took from the levels"),
 }
+SUITABILITY: Final = {
+    "cost": "of a visit as a reference; the smallest is best",
+    "coverage": "fraction of the bins of all visits that it has",
+    "complexity": "robust chi2 per degree of freedom of a plane",
+    "noise": "median variance of its bins",
+    "rank_coverage": "visits that cover more",
+    "rank_complexity": "visits that are more like a plane",
+    "rank_noise": "visits with less noise",
+}
+"""What makes a visit a good reference, `choose_reference_visit`."""
 
 
 def tract_levels_schema(unit: str) -> ProductSchema:
@@ -100,6 +118,22 @@ def background_match_schema(unit: str) -> ProductSchema:
                     ("terms_used", "terms of the field that were free"),
                     ("bins_used", "bins with data"),
                 )
+            ),
+            *(
+                Variable(
+                    f"reference_{name}",
+                    visits,
+                    unit=square if name == "noise" else "",
+                    description=text,
+                )
+                for name, text in SUITABILITY.items()
+            ),
+            Variable(
+                "reference_visit",
+                block,
+                "int64",
+                fill=-1,
+                description="visit that the others were matched to; -1 is none",
             ),
             Variable("sky", bins, unit=unit, description="what matched visits share"),
             Variable("sky_weight", bins, unit=inverse_units(square), description="its weight"),

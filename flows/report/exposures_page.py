@@ -77,6 +77,7 @@ def write_page(
     steps: Sequence[str],
     tiles: Sequence[tuple[str, str, str]],
     sections: Sequence[Section],
+    product: str = "",
 ) -> Path:
     """Write the page of a flow: what was found, and where it comes from by its records.
 
@@ -94,11 +95,17 @@ def write_page(
         The figures that stand first.
     sections : sequence of Section
         The rest.
+    product : str, optional
+        Whose configuration is shown; by default that of the first step there is.
     """
     records = [record for step in steps for record in store.records(step).values()]
     problems = record_tables.problem_rows(records)
     configuration = next(
-        (found for s in steps if s in store and (found := store.attrs(s).get("configuration"))),
+        (
+            found
+            for s in (product, *steps)
+            if s in store and (found := store.attrs(s).get("configuration"))
+        ),
         None,
     )
     page = ExposuresPage(

@@ -21,6 +21,7 @@ from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.matching import offset_image
 from skyloom.algorithms.skymap import SkyMapParameters, Tract, make_skymap
 from skyloom.flows import coadds, detrend, match_backgrounds, warps
+from skyloom.flows.report.numbers import number
 from skyloom.storage.store import Store, create_store, open_store
 
 EXPOSURES = (14, 15, 16)
@@ -307,3 +308,38 @@ def test_matching_that_is_required_and_missing_is_an_error(warped: Store) -> Non
         match_backgrounds(warped, {"match": {"mode": "reference_bins"}})
     with pytest.raises(ConfigurationError, match="bin_size"):
         match_backgrounds(warped, {"bin_size": 7})
+
+
+def test_the_reports_show_coverage_matching_and_seams(matched: Store, tmp_path: Path) -> None:
+    pages = {}
+    for name, flow in (
+        ("warps", warps(matched, WARPS)),
+        ("match", match_backgrounds(matched, MATCH)),
+        ("coadds", coadds(matched)),
+    ):
+        pages[name] = flow.report(tmp_path / f"{name}.html").read_text()
+        assert "could not be drawn" not in pages[name]
+        assert "http" not in pages[name].replace("http://www.w3.org", "")
+        for exposure in EXPOSURES:
+            assert str(exposure) in pages[name]
+    assert [page.count("data:image/png") for page in pages.values()] == [2, 5, 2]
+    match = matched["background_match"].isel(physical_filter=0, tract=0).load()
+    for name in ("overlap_rms_before", "overlap_rms_after"):
+        assert number(float(match[name])) in pages["match"]
+    assert "the mean of the fields of all visits is zero" in pages["match"]
+    assert "None: all visits hang together." in pages["match"]
+    assert "neighbour" in pages["coadds"]
+
+
+def test_a_reference_visit_is_named_with_its_cost(matched: Store, tmp_path: Path) -> None:
+    shutil.copytree(matched.url, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    flow = match_backgrounds(store, MATCH | {"match": {"mode": "reference"}})
+    assert flow.run(progress=False).exit_code == 0
+    match = store["background_match"].isel(physical_filter=0, tract=0).load()
+    cost = match["reference_cost"]
+    reference = int(match["reference_visit"])
+    assert reference == int(match["visit"][int(np.argmin(cost.values))])
+    page = flow.report(tmp_path / "page.html").read_text()
+    assert f"matched to the reference visit {reference}" in page
+    assert "the reference</td>" in page.replace(" </td>", "</td>")
