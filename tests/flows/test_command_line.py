@@ -228,7 +228,12 @@ def test_an_interrupted_run_says_that_nothing_is_lost(raw_store: Any) -> None:
 
     command = [sys.executable, "-m", "skyloom", "run", raw_store.url, "photon_transfer"]
     process = subprocess.Popen(
-        [*command, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what runs in the background ignore interrupts, also the tests themselves.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     records = Path(raw_store.url) / "records" / "dark_pairs"
     deadline = time.monotonic() + 60
