@@ -56,7 +56,7 @@ class ObservingConditions:
     ``height`` (m); ``hour_angle``, ``parallactic_angle`` (deg); ``rotation_angle`` (deg, the
     camera's +Y from north through east if ``rotation_type`` is "sky"); ``temperature`` (Celsius),
     ``pressure`` (Pa), ``humidity`` (%), NaN where not recorded; ``instrument``, ``observatory``,
-    ``physical_filter``.
+    ``physical_filter``; ``flags``, bits of `vocabulary.ConditionFlag`.
     """
 
     time: float
@@ -82,6 +82,7 @@ class ObservingConditions:
     instrument: str = ""
     observatory: str = ""
     physical_filter: str = ""
+    flags: int = 0
 
     @property
     def weather_missing(self) -> tuple[str, ...]:

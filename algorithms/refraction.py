@@ -25,6 +25,7 @@ __all__ = [
     "parallactic_angle",
     "refraction",
     "refractivity",
+    "usual_pressure",
     "vapour_pressure",
     "zenith_direction",
 ]
@@ -72,8 +73,19 @@ def default_weather(height: float) -> Weather:
     (1.6905, 72771.4, 40.0)
     """
     temperature = 19.0 - 0.0065 * height
+    return Weather(temperature, usual_pressure(temperature, height), 40.0)
+
+
+def usual_pressure(temperature: float, height: float) -> float:
+    """Return the usual air pressure (Pa) at a temperature (Celsius) and height (m).
+
+    Examples
+    --------
+    >>> round(usual_pressure(1.6905, 2663.0), 1)
+    72771.4
+    """
     scale = 8.31447 * (temperature + _KELVIN) / (9.80665 * 0.0289644)
-    return Weather(temperature, 101325.0 * math.exp(-height / scale), 40.0)
+    return 101325.0 * math.exp(-height / scale)
 
 
 def complete_weather(
@@ -108,8 +120,7 @@ def complete_weather(
     )
     if "pressure" in replaced and "temperature" not in replaced:
         # The pressure depends on the temperature, which is known.
-        scale = 8.31447 * (temperature + _KELVIN) / (9.80665 * 0.0289644)
-        usual = usual._replace(pressure=101325.0 * math.exp(-height / scale))
+        usual = usual._replace(pressure=usual_pressure(temperature, height))
     if replaced:
         warnings.warn(
             f"{', '.join(replaced)} not recorded: the usual values at {height:.0f} m are used",

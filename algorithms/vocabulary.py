@@ -73,6 +73,12 @@ ARCSECOND: Final = "arcsec"
 PIXEL: Final = "pixel"
 PIXEL2: Final = "pixel2"
 MAGNITUDE: Final = "mag"
+CELSIUS: Final = "deg_C"
+KELVIN: Final = "K"
+PASCAL: Final = "Pa"
+PERCENTAGE: Final = "%"
+METRE: Final = "m"
+NANOMETRE: Final = "nm"
 NANOJANSKY: Final = "nJy"
 NANOJANSKY2: Final = "nJy2"
 DIMENSIONLESS: Final = ""
@@ -300,6 +306,21 @@ class WarpStatus(IntEnum):
     NO_OVERLAP = 1
     NO_GOOD_PIXEL = 2
     NOT_MEASURED = 255
+
+
+class ConditionFlag(IntFlag):
+    """What is to be known of the observing conditions of an exposure; 0 means as recorded."""
+
+    GOOD = 0
+    NOT_COMPUTED = 1
+    TEMPERATURE_DEFAULTED = 2
+    PRESSURE_DEFAULTED = 4
+    HUMIDITY_DEFAULTED = 8
+    PRESSURE_UNIT_CORRECTED = 16
+    LONGITUDE_SIGN_CORRECTED = 32
+    SITE_DIFFERS = 64
+    ALTITUDE_INCONSISTENT = 128
+    HOUR_ANGLE_INCONSISTENT = 256
 
 
 class VarianceScaling(IntEnum):

@@ -15,6 +15,7 @@ from skyloom.storage.camera_model import (
     FileLayout,
     HeaderKey,
     HeaderMap,
+    Observatory,
 )
 from skyloom.storage.schemas import SCHEMAS
 
@@ -78,6 +79,7 @@ def _camera() -> str:
         ("layout", FileLayout),
         ("header: each entry", HeaderKey),
         ("header: what can be mapped", HeaderMap),
+        ("observatory", Observatory),
         ("detectors: each entry", Detector),
         ("amplifiers: each entry", Amplifier),
     ):

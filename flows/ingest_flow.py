@@ -7,12 +7,13 @@ says. A bad file is named with its reason and stops nothing; files that are ther
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from skyloom.algorithms.errors import SkyloomError
 from skyloom.flows.block import Outcome, describe
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestSummary", "ingest"]
 
+_NUMBER: Final = re.compile(r"[-+]?\d+(\.\d+)?")
 PIXEL_BYTES = 4 * 3
 """Memory per pixel of a detector while it is copied: read, converted, compressed."""
 
@@ -56,10 +58,13 @@ class IngestSummary:
         files = "1 file" if len(self.outcomes) == 1 else f"{len(self.outcomes)} files"
         lines = [f"{files}: {total or 'none'} in {self.seconds:.1f} s"]
         lines += [f"  {outcome.reason}" for outcome in self.outcomes if outcome.reason]
-        notes = Counter(note for outcome in self.outcomes for note in outcome.notes)
+        notes = [note for outcome in self.outcomes for note in outcome.notes]
+        # A night has hundreds of files that say the same with other numbers.
+        alike = Counter(_NUMBER.sub("#", note) for note in notes)
+        first = {_NUMBER.sub("#", note): note for note in reversed(notes)}
         lines += [
-            f"  note ({'1 file' if count == 1 else f'{count} files'}): {note}"
-            for note, count in notes.most_common()
+            f"  note ({'1 file' if count == 1 else f'{count} files'}): {first[kind]}"
+            for kind, count in alike.most_common()
         ]
         return "\n".join(lines)
 

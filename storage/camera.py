@@ -21,7 +21,7 @@ from skyloom.algorithms.errors import ConfigurationError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.storage.camera_file import Problem, read_yaml, report, suggestion
 from skyloom.storage.camera_geometry import trimmed_boxes
-from skyloom.storage.camera_model import Detector, FileLayout, HeaderMap
+from skyloom.storage.camera_model import Detector, FileLayout, HeaderMap, Observatory
 from skyloom.storage.camera_reading import (
     header_problems,
     layout_problems,
@@ -36,6 +36,7 @@ _TOP = (
     "description",
     "pixel_type",
     "pixel_size",
+    "observatory",
     "layout",
     "header",
     "templates",
@@ -53,6 +54,9 @@ class Camera(Parameters):
     )
     pixel_size: float | None = Field(
         None, gt=0, description="distance of pixels, micrometre; none = unknown"
+    )
+    observatory: Observatory | None = Field(
+        None, description="where it observes; none: headers say it, or nothing does"
     )
     layout: FileLayout = Field(default_factory=FileLayout, description="how files hold exposures")
     header: HeaderMap = Field(description="which header values are read")
@@ -239,7 +243,11 @@ def parse_camera(text: str, source: str) -> Camera:
     plain = ("name", "description", "pixel_type", "pixel_size")
     rest = {key: content[key] for key in plain if key in content}
     parts: dict[str, Any] = {"detectors": tuple(detectors)}
-    for key, model in (("layout", FileLayout), ("header", HeaderMap)):
+    for key, model in (
+        ("layout", FileLayout),
+        ("header", HeaderMap),
+        ("observatory", Observatory),
+    ):
         if key in content:
             parts[key], more = validated(model, content[key] or {}, (key,))
             problems += more

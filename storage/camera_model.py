@@ -14,7 +14,16 @@ from pydantic import Field, field_validator, model_validator
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.vocabulary import OBSERVATION_TYPES
 
-__all__ = ["Amplifier", "Box", "Detector", "FileLayout", "HduName", "HeaderKey", "HeaderMap"]
+__all__ = [
+    "Amplifier",
+    "Box",
+    "Detector",
+    "FileLayout",
+    "HduName",
+    "HeaderKey",
+    "HeaderMap",
+    "Observatory",
+]
 
 HduName: TypeAlias = int | str
 Interval: TypeAlias = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -178,6 +187,11 @@ class HeaderKey(Parameters):
     format: Literal["auto", "mjd", "jd", "iso"] = Field(
         "auto", description="how a time is written; auto: text is ISO 8601, a number is MJD"
     )
+    unit: Literal["Pa", "hPa", "kPa", "mbar", "bar", "Torr", "mmHg", "inHg"] | None = Field(
+        None,
+        description="unit of a pressure; by default the one in brackets in the card's comment, or "
+        "else Pa. One that cannot be true is noted",
+    )
     values: dict[str, str] = Field(
         default_factory=dict, description="translation of values, without regard to case"
     )
@@ -205,6 +219,15 @@ class HeaderKey(Parameters):
         return value
 
 
+class Observatory(Parameters):
+    """Where the camera observes the sky; wins over what headers say of it."""
+
+    name: str = Field("", description="name of the observatory")
+    longitude: float = Field(ge=-180, le=180, description="longitude, degree, east positive")
+    latitude: float = Field(ge=-90, le=90, description="latitude, degree")
+    height: float = Field(0.0, ge=-500, le=10000, description="height above sea level, m")
+
+
 class HeaderMap(Parameters):
     """Which header values skyloom reads."""
 
@@ -230,6 +253,27 @@ class HeaderMap(Parameters):
         None, description="position angle of the focal plane's y axis, north through east, degree"
     )
     airmass: HeaderKey | None = Field(None, description="airmass")
+    altitude: HeaderKey | None = Field(
+        None, description="altitude of the telescope, degree; compared with the computed one"
+    )
+    zenith_distance: HeaderKey | None = Field(
+        None, description="its zenith distance, degree, in place of the altitude"
+    )
+    hour_angle: HeaderKey | None = Field(
+        None, description="hour angle, degree or hours as h:m:s; compared with the computed one"
+    )
+    temperature: HeaderKey | None = Field(None, description="temperature of the air, Celsius")
+    pressure: HeaderKey | None = Field(None, description="air pressure")
+    humidity: HeaderKey | None = Field(None, description="relative humidity, %")
+    longitude: HeaderKey | None = Field(
+        None, description="longitude of the observatory, degree, east positive"
+    )
+    latitude: HeaderKey | None = Field(None, description="its latitude, degree")
+    height: HeaderKey | None = Field(None, description="its height above sea level, m")
+    time_scale: Literal["utc", "tai"] = Field("utc", description="time scale of mjd_start")
+    seeing: HeaderKey | None = Field(
+        None, description="FWHM of stars, arcsec, if someone has measured it"
+    )
     zero_point: HeaderKey | None = Field(
         None, description="AB magnitude of one electron per second, if someone has measured it"
     )

@@ -13,10 +13,12 @@ from typing import Any, Final
 from astropy.io import fits
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.recorded_conditions import PRESSURE_UNITS
 from skyloom.algorithms.vocabulary import OBSERVATION_TYPES, OTHER
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_file import suggestion
 from skyloom.storage.camera_model import Detector, HeaderKey
+from skyloom.storage.observing import CONDITION_UNITS, observing_values
 
 __all__ = ["ANGLES", "NUMBERS", "TEXTS", "UNITS", "HeaderValues", "read_headers"]
 
@@ -27,6 +29,7 @@ NUMBERS = (
     "dark_time",
     "rotator_angle",
     "airmass",
+    "seeing",
     "zero_point",
     "flux",
     "photodiode_charge",
@@ -42,7 +45,9 @@ UNITS: Final[Mapping[str, str]] = {
     "declination": v.DEGREE,
     "rotator_angle": v.DEGREE,
     "airmass": v.DIMENSIONLESS,
+    "seeing": v.ARCSECOND,
     "zero_point": v.MAGNITUDE,
+    **CONDITION_UNITS,
 }
 _SEXAGESIMAL = re.compile(
     r"([+-]?)\s*(\d+)\s*[:hd°\s]\s*(\d+)\s*[:m'\s]\s*(\d+(?:\.\d*)?)\s*[s\"]?"
@@ -78,7 +83,8 @@ def read_headers(
     -------
     HeaderValues
         ``exposure`` (int), ``exposure_time`` (s), ``observation_type``; the optional ones of
-        the camera, None where a file lacks them; ``header_read_noise`` per amplifier (adu).
+        the camera, None where a file lacks them; observing conditions at mid exposure, see
+        `skyloom.storage.observing`; ``header_read_noise`` per amplifier (adu).
         A required key that is missing or makes no sense is a problem, a value without
         translation is a note.
     """
@@ -98,6 +104,9 @@ def read_headers(
     for name in TEXTS:
         if (key := getattr(header, name)) is not None:
             found.values[name] = reader.text(name, key)
+    conditions, notes = observing_values(reader, camera, found.values)
+    found.values |= conditions
+    found.notes += notes
     for name, key in header.auxiliary.items():
         found.values[name] = reader.anything(name, key)
     if header.read_noise is not None:
@@ -169,6 +178,25 @@ class _Reader:
     def _wrong(self, key: str, name: str, value: Any, wanted: str, required: bool) -> None:
         text = f"header key {key} ({name}) is {value!r}, not {wanted}"
         (self._found.problems if required else self._found.notes).append(text)
+
+    def key_of(self, key: HeaderKey) -> str:
+        """Return the header key that is there, or the first if none is."""
+        headers = self._headers(key)
+        return next(
+            (each for each in key.key if self._value(each, headers) is not None), key.key[0]
+        )
+
+    def unit(self, key: HeaderKey) -> str:
+        """Return the unit of a pressure: the camera's, or that in the comment of the card."""
+        if key.unit is not None:
+            return key.unit
+        known = {name.casefold(): name for name in PRESSURE_UNITS}
+        name = self.key_of(key)
+        for header in self._headers(key):
+            if name in header:
+                stated = re.match(r"\s*\[\s*(\w+)\s*\]", header.comments[name])
+                return known.get(stated[1].casefold() if stated else "", v.PASCAL)
+        return v.PASCAL
 
     def number(self, name: str, key: HeaderKey) -> float | None:
         item = self._look_up(name, key)

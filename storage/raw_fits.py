@@ -14,6 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.recorded_conditions import PRESSURE_UNITS
 from skyloom.storage.camera import Camera
 from skyloom.storage.camera_model import Box, Detector, HeaderKey
 from skyloom.storage.fits_images import hdu_name
@@ -32,6 +33,15 @@ _SCALARS = (
     "declination",
     "rotator_angle",
     "airmass",
+    "altitude",
+    "hour_angle",
+    "temperature",
+    "pressure",
+    "humidity",
+    "longitude",
+    "latitude",
+    "height",
+    "seeing",
     "zero_point",
     "flux",
     "photodiode_charge",
@@ -145,7 +155,8 @@ def _mapped_keys(camera: Camera, raw: xr.Dataset, *, own: bool) -> dict[str, Any
             keys[key.key[0]] = value or None
         elif np.isfinite(value):
             offset = 2400000.5 if key.format == "jd" else 0.0
-            keys[key.key[0]] = float(value) / key.scale + offset
+            unit = PRESSURE_UNITS[key.unit or v.PASCAL] if name == "pressure" else 1.0
+            keys[key.key[0]] = float(value) / (key.scale * unit) + offset
     return keys
 
 
