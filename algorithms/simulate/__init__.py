@@ -1,6 +1,7 @@
 """Raw frames with known truth: what the demo, the tests and the tutorials start from."""
 
 from skyloom.algorithms.simulate.amplifiers import amplifier_grid
+from skyloom.algorithms.simulate.dispersion import band_fractions, black_body
 from skyloom.algorithms.simulate.fields import correlated_field, flat_covariance
 from skyloom.algorithms.simulate.flats import (
     flat_plan,
@@ -17,13 +18,16 @@ from skyloom.algorithms.simulate.night import (
 from skyloom.algorithms.simulate.night_parameters import (
     CameraParameters,
     NightParameters,
+    PassBand,
     PlanParameters,
     SceneParameters,
+    SiteParameters,
 )
 from skyloom.algorithms.simulate.night_plan import night_plan
 from skyloom.algorithms.simulate.night_truth import Defect, night_truth, sky_pattern
 from skyloom.algorithms.simulate.parameters import FrameParameters, TruthParameters
 from skyloom.algorithms.simulate.scene import night_scene, sky_scene
+from skyloom.algorithms.simulate.schedule import schedule_plan
 from skyloom.algorithms.simulate.tract import SimulatedTract, TractParameters, simulate_tract
 from skyloom.algorithms.simulate.truth import TYPICAL_A, flat_truth
 from skyloom.algorithms.simulate.visits import SimulatedVisits, VisitParameters, simulate_visits
@@ -34,14 +38,18 @@ __all__ = [
     "Defect",
     "FrameParameters",
     "NightParameters",
+    "PassBand",
     "PlanParameters",
     "SceneParameters",
     "SimulatedTract",
     "SimulatedVisits",
+    "SiteParameters",
     "TractParameters",
     "TruthParameters",
     "VisitParameters",
     "amplifier_grid",
+    "band_fractions",
+    "black_body",
     "correlated_field",
     "exposure_plane",
     "flat_covariance",
@@ -52,6 +60,7 @@ __all__ = [
     "night_plan",
     "night_scene",
     "night_truth",
+    "schedule_plan",
     "simulate_exposure",
     "simulate_flat_frame",
     "simulate_flats",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.focal_plane import to_focal_plane, to_pixels
+from skyloom.algorithms.simulate.dispersion import Light, dispersed
 from skyloom.algorithms.simulate.night_parameters import NightParameters
 from skyloom.algorithms.simulate.stamps import add_discs, add_stars
 from skyloom.algorithms.simulate.truth import generator
@@ -143,13 +145,19 @@ def objects_image(
     usable = np.isfinite(x) & np.isfinite(y) & (flux > 0)
     image = np.zeros(shape)
     star, disc = usable & (scale == 0), usable & (scale > 0)
+    light = Light(x, y, flux)
+    if (band := parameters.bands.get(name)) is not None:
+        light = dispersed(row, plane, shape, scene, light, band, parameters)
     if star.any():
         radius = _star_radius(flux[star], alpha, parameters)
-        add_stars(image, x[star], y[star], flux[star], radius, alpha, parameters.moffat_beta)
+        for index, (at_x, at_y, each) in enumerate(light.parts()):
+            width = alpha * float(light.widths[index])
+            add_stars(
+                image, at_x[star], at_y[star], each[star], radius, width, parameters.moffat_beta
+            )
     if disc.any():
-        image += _galaxies(
-            scene.isel(source=disc), x[disc], y[disc], flux[disc], plane, shape, fwhm, parameters
-        )
+        parts = [Light(*(each[disc] for each in part)) for part in light.parts()]
+        image += _galaxies(scene.isel(source=disc), parts, plane, shape, fwhm, parameters)
     return image
 
 
@@ -163,9 +171,7 @@ def _star_radius(flux: Floats, alpha: float, parameters: NightParameters) -> Flo
 
 def _galaxies(
     galaxies: xr.Dataset,
-    x: Floats,
-    y: Floats,
-    flux: Floats,
+    parts: Sequence[Light],
     plane: TangentPlane,
     shape: tuple[int, int],
     fwhm: float,
@@ -186,9 +192,11 @@ def _galaxies(
         axis=-2,
     )
     matrices = np.ascontiguousarray(turn @ (3600 * plane.matrix))
-    peak = flux * np.abs(np.linalg.det(matrices)) / (2 * math.pi)
+    total = np.sum([part.flux for part in parts], axis=0)
+    peak = total * np.abs(np.linalg.det(matrices)) / (2 * math.pi)
     reach = np.clip(np.log(peak / (0.1 * parameters.faintest_wing)), 12.0, 30.0)
-    add_discs(wide, x + border, y + border, flux, matrices, reach)
+    for x, y, flux, *_ in parts:
+        add_discs(wide, x + border, y + border, flux, matrices, reach)
     offset = np.arange(-border, border + 1.0)
     profile = np.zeros((offset.size, offset.size))
     middle = np.array([float(border)])

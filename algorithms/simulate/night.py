@@ -50,6 +50,12 @@ LISTED: Final = (
     "declination",
     "rotator_angle",
     "airmass",
+    "altitude",
+    "hour_angle",
+    "temperature",
+    "pressure",
+    "humidity",
+    "seeing",
     "flux",
 )
 """What a frame tells of its exposure, as the headers of an observatory would."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from skyloom.algorithms.parameters import Parameters
 
-__all__ = ["CameraParameters", "NightParameters", "PlanParameters", "SceneParameters"]
+__all__ = [
+    "CameraParameters",
+    "NightParameters",
+    "PassBand",
+    "PlanParameters",
+    "SceneParameters",
+    "SiteParameters",
+]
 
 
 class PlanParameters(Parameters):
@@ -63,9 +70,28 @@ class PlanParameters(Parameters):
     satellite_rate: float = Field(
         0.0, description="mean number of satellite trails in an exposure of the sky", ge=0
     )
+    temperature: float = Field(8.0, description="temperature of the air, Celsius", gt=-60, lt=60)
+    pressure: float = Field(74000.0, description="air pressure, Pa", gt=0)
+    humidity: float = Field(30.0, description="relative humidity, %", ge=0, le=100)
     overhead: float = Field(5.0, description="time between two exposures, s", ge=0)
     dark_overhead: float = Field(
         1.0, description="dark time beyond the exposure time, except of biases, s", ge=0
+    )
+
+
+class SiteParameters(Parameters):
+    """Where and when the exposures of a plan are taken, `schedule_plan`."""
+
+    longitude: float = Field(
+        -70.749417, description="of the observatory, degree, east positive", ge=-180, le=180
+    )
+    latitude: float = Field(-30.244639, description="of the observatory, degree", ge=-90, le=90)
+    height: float = Field(2663.0, description="of the observatory above sea level, m", ge=0)
+    one_a_night: bool = Field(
+        True, description="each exposure of the sky is taken in a night of its own"
+    )
+    extinction: float = Field(
+        0.1, description="extinction that the plan was made with, magnitude per airmass", ge=0
     )
 
 
@@ -168,6 +194,11 @@ class SceneParameters(Parameters):
     colour_spread: float = Field(
         0.2, description="rms of the logarithm of flux ratios between filters", ge=0
     )
+    temperatures: tuple[float, float] | None = Field(
+        None,
+        description="limits of the temperatures of sources, black bodies, Kelvin, drawn evenly in "
+        "their logarithm; none: their spectra are flat",
+    )
     giant_flux: float = Field(
         0.0, description="flux of a giant galaxy of low surface brightness, electron/s", ge=0
     )
@@ -184,6 +215,29 @@ class SceneParameters(Parameters):
     )
 
 
+class PassBand(Parameters):
+    """Which light a filter lets pass, nm; its photons are spread by the atmosphere."""
+
+    lambda_min: float = Field(description="shortest wavelength, nm", gt=230.2, lt=2058.6)
+    lambda_max: float = Field(description="longest wavelength, nm", gt=230.2, lt=2058.6)
+    lambda_ref: float = Field(
+        description="wavelength whose light is where the world coordinates say, nm",
+        gt=230.2,
+        lt=2058.6,
+    )
+    throughput: tuple[tuple[float, float], ...] = Field(
+        (), description="pairs of wavelength (nm) and throughput; flat if there are none"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PassBand:
+        if self.lambda_min >= self.lambda_max:
+            raise ValueError(
+                f"lambda_min {self.lambda_min} must be below lambda_max {self.lambda_max}"
+            )
+        return self
+
+
 class NightParameters(Parameters):
     """What a frame of a night shows besides the truth of its detector and its sky."""
 
@@ -198,6 +252,16 @@ class NightParameters(Parameters):
         0.3, description="offset common to a row and its serial overscan, adu rms", ge=0
     )
     moffat_beta: float = Field(3.0, description="exponent of the point-spread function", gt=1.2)
+    bands: dict[str, PassBand] = Field(
+        default_factory=dict,
+        description="pass-bands of filters; without one the light of a filter is not dispersed",
+    )
+    wavelengths: int = Field(
+        24, description="wavelengths in which light is dispersed, per pass-band", ge=1
+    )
+    chromatic_seeing: float = Field(
+        0.0, description="power of the wavelength that the seeing of stars goes with; -0.2 is usual"
+    )
     faintest_wing: float = Field(
         0.02, description="surface brightness at which stars end, electron per pixel", gt=0
     )

@@ -23,6 +23,12 @@ PLAN_UNITS: Final[Mapping[str, str]] = {
     "declination": v.DEGREE,
     "rotator_angle": v.DEGREE,
     "airmass": v.DIMENSIONLESS,
+    "altitude": v.DEGREE,
+    "hour_angle": v.DEGREE,
+    "parallactic_angle": v.DEGREE,
+    "temperature": v.CELSIUS,
+    "pressure": v.PASCAL,
+    "humidity": v.PERCENTAGE,
     "seeing": v.ARCSECOND,
     "transparency": v.DIMENSIONLESS,
     "level": v.ELECTRON,
@@ -31,6 +37,19 @@ PLAN_UNITS: Final[Mapping[str, str]] = {
     "gradient_y": v.PER_MILLIMETRE,
     "curvature": v.PER_MILLIMETRE2,
 }
+OF_THE_SKY: Final = (
+    "right_ascension",
+    "declination",
+    "rotator_angle",
+    "airmass",
+    "altitude",
+    "hour_angle",
+    "parallactic_angle",
+    "temperature",
+    "pressure",
+    "humidity",
+    "seeing",
+)
 WHOLE: Final = ("satellites", "seed")
 
 
@@ -76,7 +95,9 @@ def night_plan(
     Dataset, (exposure)
         ``observation_type``, ``physical_filter`` ("" where there is no light),
         ``exposure_time``, ``dark_time`` (s), ``mjd_start`` (d), ``right_ascension``,
-        ``declination``, ``rotator_angle`` (degree), ``airmass``, ``seeing`` (FWHM, arcsec),
+        ``declination``, ``rotator_angle`` (degree), ``airmass``, ``altitude``, ``hour_angle``,
+        ``parallactic_angle`` (degree, NaN: `schedule_plan` gives the plan a place on the Earth),
+        ``temperature`` (Celsius), ``pressure`` (Pa), ``humidity`` (%), ``seeing`` (FWHM, arcsec),
         ``transparency`` (1 outside the atmosphere), ``level`` (electron: the true sky or lamp light
         where response is 1, at the centre of the focal plane), ``flux`` (electron/s: the lamp as it
         was meant to be), ``gradient_x``, ``gradient_y`` (1/mm) and ``curvature`` (1/mm2) of the
@@ -161,8 +182,7 @@ def _check(
 def _row(kind: str, **values: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"observation_type": kind, v.FILTER: ""}
     row |= dict.fromkeys(PLAN_UNITS, 0.0)
-    pointing = ("right_ascension", "declination", "rotator_angle", "airmass", "seeing")
-    row |= dict.fromkeys((*pointing, "transparency", "flux"), np.nan)
+    row |= dict.fromkeys((*OF_THE_SKY, "transparency", "flux"), np.nan)
     return row | {"satellites": 0} | values
 
 
@@ -207,6 +227,9 @@ def _science(
         declination=float(dec),
         rotator_angle=parameters.rotation + parameters.rotation_spread * turn,
         airmass=airmass,
+        temperature=parameters.temperature,
+        pressure=parameters.pressure,
+        humidity=parameters.humidity,
         seeing=parameters.seeing * airmass**0.6 * np.exp(parameters.seeing_spread * blur),
         transparency=10 ** (-0.4 * dimming),
         level=level,

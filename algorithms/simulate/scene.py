@@ -53,7 +53,9 @@ def sky_scene(
         ``flux`` (electron/s at full response outside the atmosphere), ``right_ascension`` and
         ``declination`` (degree), ``scale`` (scale length of an exponential disc, arcsec; 0 is a
         star), ``axis_ratio`` and ``position_angle`` (degree, of the long axis, from north
-        through east). Sources may be added or changed before frames are made.
+        through east), and ``temperature`` (K) if temperatures are asked for, see
+        `skyloom.algorithms.simulate.dispersion`. Sources may be added or changed before frames are
+        made.
 
     Raises
     ------
@@ -96,8 +98,14 @@ def sky_scene(
     for name in filters:
         ratio = generator(seed, "scene", "filter", name).standard_normal(joined["flux"].size)
         fluxes.append(joined["flux"] * np.exp(parameters.colour_spread * ratio))
+    colours: dict[str, Any] = {}
+    if parameters.temperatures is not None:
+        low, high = (float(np.log(limit)) for limit in parameters.temperatures)
+        drawn = generator(seed, "scene", "temperatures").uniform(low, high, joined["flux"].size)
+        colours["temperature"] = (SOURCE, np.exp(drawn), {"units": v.KELVIN})
     return xr.Dataset(
         {
+            **colours,
             "flux": (
                 (v.FILTER, SOURCE),
                 np.array(fluxes).reshape(len(filters), -1),
