@@ -265,6 +265,17 @@ class MatchStatus(IntEnum):
     NOT_MEASURED = 255
 
 
+class PsfStatus(IntEnum):
+    """Where a point-spread function comes from, or why there is none."""
+
+    OK = 0
+    TOO_FEW_STARS = 1
+    ASSUMED = 2
+    NEIGHBOURS = 3
+    POOR_FIT = 4
+    NOT_MEASURED = 255
+
+
 class RejectedInput(IntFlag):
     """Why a detector is not among the inputs of a patch; 0 means that it is."""
 

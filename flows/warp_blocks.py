@@ -18,12 +18,14 @@ from skyloom.algorithms.coadd import (
     find_artifacts,
     zero_point_scale,
 )
+from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.parameters import Parameters
-from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
+from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.units import squared_units
 from skyloom.algorithms.warp import WarpParameters, merge_warps, warp_exposure
 from skyloom.flows.match_blocks import MATCHED
 from skyloom.flows.patches import patch_of
+from skyloom.flows.psf_blocks import coadd_psf_variables, located, median_of, without_data
 
 __all__ = [
     "CoaddBlockParameters",
@@ -55,7 +57,11 @@ class CoaddBlockParameters(Parameters):
     artifacts: ArtifactParameters | None = Field(
         None, description="how artifacts are found that few visits show"
     )
-    seeing: float = Field(4.0, gt=0, description="FWHM of stars in the warps, pixel")
+    target_fwhm: float = Field(7.7, gt=0, description="FWHM of stars in the matched warps, pixel")
+    psf_spacing: int = Field(
+        500, ge=1, description="largest distance of points with a point-spread function, pixel"
+    )
+    psf_points: int = Field(0, ge=0, description="most of these points; 0 if none is known")
 
 
 def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
@@ -76,7 +82,9 @@ def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
         ),
         box=patch.outer,
     )
-    warp = found if "image" in found else _without_data(found, patch, parameters.units)
+    warp = (
+        found if "image" in found else _without_data(found, without_data(patch, parameters.units))
+    )
     kept = warp[[name for name in (*PLANES, "status", "good_count") if name in warp]]
     gone = (v.DETECTOR, v.EXPOSURE, v.PATCH, v.TRACT, v.WCS)
     return kept.drop_vars(gone, errors="ignore").drop_attrs(deep=False)
@@ -110,17 +118,11 @@ def calibrated(frame: xr.Dataset, units: str) -> xr.Dataset:
     return frame.assign(image=image, variance=variance)
 
 
-def _without_data(status: xr.Dataset, patch: Patch, units: str) -> xr.Dataset:
+def _without_data(status: xr.Dataset, planes: xr.Dataset) -> xr.Dataset:
     """Return the warp of an exposure that has no good pixel in a patch after all."""
-    shape = patch.outer.shape
-    filled: dict[str, tuple[Any, dict[str, Any]]] = {
-        "image": (np.full(shape, np.nan, np.float32), {"units": units}),
-        "variance": (np.full(shape, np.inf, np.float32), {"units": squared_units(units)}),
-        v.MASK: (np.full(shape, v.MASK_PLANES["NO_DATA"], np.int32), v.mask_attributes()),
-        "masked_fraction": (np.ones(shape, np.float32), {"units": v.DIMENSIONLESS}),
-    }
-    planes = {name: ((v.Y, v.X), values, attrs) for name, (values, attrs) in filled.items()}
-    return status.assign(planes).assign(good_count=((), np.int64(0), {"units": v.PIXEL}))
+    fraction = xr.ones_like(planes["image"]).assign_attrs(units=v.DIMENSIONLESS)
+    planes = planes.assign(masked_fraction=fraction)
+    return status.assign(planes.data_vars).assign(good_count=((), np.int64(0), {"units": v.PIXEL}))
 
 
 def warp_quality(block: xr.Dataset) -> Mapping[str, Any]:
@@ -144,21 +146,84 @@ def coadded_patch(inputs: Inputs, parameters: CoaddBlockParameters) -> xr.Datase
         match = match.assign_attrs(tract_shape=list(tract.shape))
         status = match["status"].sel({v.VISIT: warps[v.VISIT].values})
         warps = warps.isel({v.VISIT: np.isin(status.values, MATCHED)})
-    artifacts = None
+    found = None
     if parameters.artifacts is not None:
-        sigma = parameters.seeing / GAUSSIAN_FWHM
-        found = find_artifacts(warps, psf_sigma=sigma, parameters=parameters.artifacts)
-        artifacts = found["artifact_mask"]
-    made = coadd(warps, artifacts=artifacts, match=match, parameters=parameters.coadd)
-    made = made.assign(input_status=made["input_status"].astype(np.uint8))
+        found = _artifacts(inputs, warps, match, parameters)
+    made = coadd(
+        warps,
+        artifacts=None if found is None else found["artifact_mask"],
+        match=match,
+        parameters=parameters.coadd,
+    )
+    made = made.assign(_inputs_of(made, found))
+    if parameters.psf_points:
+        made = made.assign(_psf_of(inputs, made, parameters))
     made = made.drop_vars(["input_scale"]).drop_attrs(deep=False)
     return made.drop_vars([name for name in made.coords if name != v.VISIT])
 
 
-def located(warps: xr.Dataset, tract: Tract, patch: Patch) -> xr.Dataset:
-    """Return warps that say where they are: box, projection and planes of the tract."""
-    attrs = {"box": list(patch.outer), "wcs": tract.plane.header()}
-    return warps[["image", "variance", v.MASK]].assign_attrs(attrs)
+def _artifacts(
+    inputs: Inputs,
+    warps: xr.Dataset,
+    match: xr.Dataset | None,
+    parameters: CoaddBlockParameters,
+) -> xr.Dataset:
+    """Find the artifacts of warps by comparing those with one point-spread function."""
+    matched = inputs.get("matched")
+    usable = np.zeros(0, bool)
+    if matched is not None:
+        usable = np.isin(matched["match_status"].values, WITH_MATCH)
+        usable &= np.isin(matched[v.VISIT].values, warps[v.VISIT].values)
+    if matched is None or not usable.any():
+        raise NoUsableDataError(
+            "no warp of the patch could be brought to the common point-spread function: see "
+            "match_status of matched_warps, and psf_status of psf"
+        )
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    assert parameters.artifacts is not None
+    return find_artifacts(
+        located(matched, tract, patch).isel({v.VISIT: usable}),
+        warps=warps,
+        match=match,
+        psf_sigma=parameters.target_fwhm / GAUSSIAN_FWHM,
+        parameters=parameters.artifacts,
+    )
+
+
+def _inputs_of(made: xr.Dataset, found: xr.Dataset | None) -> dict[str, Any]:
+    """Return what a product keeps of the artifacts of each visit, and why it was left out."""
+    status = made["input_status"].values.astype(np.uint8)
+    number, pixels = np.zeros(status.size, np.int32), np.zeros(status.size, np.int64)
+    if found is not None:
+        found = found.sel({v.VISIT: made[v.VISIT].values})
+        lacking = found["input_status"].values == v.InputStatus.NO_MATCHED_WARP
+        status[lacking] = v.InputStatus.NO_MATCHED_WARP
+        number[:] = found["artifact_count"].values
+        pixels[:] = found["artifact_pixels"].values
+    return {
+        "input_status": (v.VISIT, status, v.flag_attributes(v.InputStatus)),
+        "artifact_count": (v.VISIT, number),
+        "artifact_pixels": (v.VISIT, pixels, {"units": v.PIXEL}),
+    }
+
+
+def _psf_of(inputs: Inputs, made: xr.Dataset, parameters: CoaddBlockParameters) -> dict[str, Any]:
+    if "psfs" not in inputs:
+        return {}
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    visits, weights = made[v.VISIT].values, made["input_weight"].values
+    return coadd_psf_variables(
+        inputs["psfs"],
+        {int(visit): float(weight) for visit, weight in zip(visits, weights, strict=True)},
+        tract,
+        patch,
+        spacing=parameters.psf_spacing,
+        points=parameters.psf_points,
+    )
+
+
+WITH_MATCH = [int(code) for code in (v.MatchStatus.OK, v.MatchStatus.POOR_KERNEL)]
+"""Statuses of matched warps that have data."""
 
 
 def coadd_quality(block: xr.Dataset) -> Mapping[str, Any]:
@@ -171,4 +236,6 @@ def coadd_quality(block: xr.Dataset) -> Mapping[str, Any]:
         "noise": float(np.sqrt(np.median(variance[good]))) if good.any() else None,
         "visits": int((block["input_weight"].values > 0).sum()),
         "clipped": float(clipped.mean()),
+        "artifacts": int(block["artifact_count"].values.sum()),
+        **({"fwhm": median_of(block["fwhm"].values)} if "fwhm" in block else {}),
     }

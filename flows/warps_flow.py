@@ -1,8 +1,9 @@
 """The flow ``warps``: detrended exposures of the sky onto the pixels of patches.
 
-One step, ``warps`` (visit, patch): a task reads the detectors of an exposure that touch a patch,
-one after the other, and writes their merged warp. Which these are is known from the corners that
-ingest keeps, without reading any pixel.
+``warps`` (visit, patch): a task reads the detectors of an exposure that touch a patch, one after
+the other, and writes their merged warp. Which these are is known from the corners that ingest
+keeps, without reading any pixel. ``psf`` (exposure, detector) measures the point-spread function
+of each frame on its stars, ``warp_psf`` (visit, patch) brings it to the pixels of the tract.
 """
 
 from __future__ import annotations
@@ -16,20 +17,29 @@ from pydantic import Field
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.psf import PsfMeasurementParameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.warp import WarpParameters
 from skyloom.flows.flow import Flow
 from skyloom.flows.frame_blocks import trimmed_sizes
 from skyloom.flows.patches import PLACE, Touched, patch_sizes, touched_patches
+from skyloom.flows.psf_blocks import (
+    NUMBERS,
+    WarpPsfParameters,
+    measured_psf,
+    psf_quality,
+    warp_psf_quality,
+    warped_psf,
+)
 from skyloom.flows.selection import (
     SelectionParameters,
     configured,
     selected_detectors,
     selected_exposures,
 )
-from skyloom.flows.step import Labels, Reduction, Step
+from skyloom.flows.step import Labels, Reduction, Same, Step
 from skyloom.flows.warp_blocks import WarpBlockParameters, warp_quality, warped_visit
-from skyloom.storage.warp_schemas import warps_schema
+from skyloom.storage.warp_schemas import CORNER, psf_schema, warp_psf_schema, warps_schema
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,6 +70,10 @@ class WarpsConfiguration(Parameters):
         "auto", description="unit of the warps; auto: nJy if every exposure has a zero point"
     )
     warp: WarpParameters = Field(WarpParameters(), description="how pixels are resampled")
+    psf: PsfMeasurementParameters | None = Field(
+        PsfMeasurementParameters(),
+        description="how point-spread functions are measured; null: they are not",
+    )
 
 
 def warps(
@@ -106,7 +120,10 @@ ingest exposures first (skyloom ingest)
     exposures = tuple(sorted({exposure for exposure, _ in frames}))
     units = _units(table, exposures, configuration.units)
     step = _step(store, configuration, product, units, touched, detectors)
-    return Flow("warps", store, (step,), configuration, notes)
+    steps: tuple[Step, ...] = (step,)
+    if configuration.psf is not None:
+        steps += _psf_steps(store, configuration, product, step, touched, frames)
+    return Flow("warps", store, steps, configuration, notes)
 
 
 def _product(store: Store, wanted: Source) -> str:
@@ -197,6 +214,67 @@ def _step(
         memory_bytes=2 * 16 * pixels + min(2 * 16 * own * most, 16 * pixels * most) + 40 * own,
         read_bytes=12 * own * most,
         quality=warp_quality,
+        only=frozenset(touched),
+    )
+
+
+def _psf_steps(
+    store: Store,
+    configuration: WarpsConfiguration,
+    product: str,
+    warps_step: Step,
+    touched: Touched,
+    frames: list[tuple[int, str]],
+) -> tuple[Step, Step]:
+    """Return the steps that measure point-spread functions and bring them to the tract."""
+    parameters = configuration.psf
+    assert parameters is not None  # there are no steps then
+    wanted = {(visit, name) for (visit, _), names in touched.items() for name in names}
+    chosen = [pair for pair in sorted(frames) if pair in wanted]
+    detectors = tuple(dict.fromkeys(name for _, name in chosen))
+    frame = trimmed_sizes(store, detectors)
+    pixels = frame[v.Y] * frame[v.X]
+    rows, columns = parameters.cells
+    side = {v.PSF_Y: parameters.size, v.PSF_X: parameters.size}
+    measured = Step(
+        measured_psf,
+        parameters,
+        psf_schema(),
+        {
+            v.EXPOSURE: tuple(dict.fromkeys(exposure for exposure, _ in chosen)),
+            v.DETECTOR: detectors,
+        },
+        (Same("frame", product),),
+        sizes={v.POINT: rows * columns, **side},
+        memory_bytes=12 * pixels + 40 * pixels,
+        read_bytes=12 * pixels,
+        quality=psf_quality,
+        only=frozenset(chosen),
+    )
+    visits = warps_step.labels[v.VISIT]
+    points = rows * columns * max(map(len, touched.values()))
+    return measured, Step(
+        warped_psf,
+        WarpPsfParameters(
+            sky_map=configuration.sky_map, kernel=configuration.warp.kernel, points=points
+        ),
+        warp_psf_schema(),
+        {dim: warps_step.labels[dim] for dim in (v.VISIT, v.PATCH)},
+        (
+            Reduction(
+                "psf",
+                "psf",
+                v.DETECTOR,
+                among=((v.VISIT, v.PATCH), touched),
+                at=(v.VISIT, v.EXPOSURE, {visit: visit for visit in visits}),
+            ),
+            PLACE,
+            NUMBERS,
+        ),
+        sizes={v.POINT: points, **side, CORNER: 4},
+        memory_bytes=8 * 16 * points * parameters.size**2,
+        read_bytes=4 * points * parameters.size**2,
+        quality=warp_psf_quality,
         only=frozenset(touched),
     )
 

@@ -182,6 +182,7 @@ def find_artifacts(
     *,
     warps: xr.Dataset | Sequence[xr.Dataset] | None = None,
     weights: Numbers | None = None,
+    match: xr.Dataset | None = None,
     psf_sigma: float | None = None,
     parameters: ArtifactParameters | None = None,
 ) -> xr.Dataset:
@@ -202,6 +203,9 @@ def find_artifacts(
         to compare with.
     weights : DataArray or sequence over ``visit``, optional
         Of the matched warps in the static sky, as for `coadd`.
+    match : Dataset, optional
+        From `skyloom.algorithms.matching.match_backgrounds`: its offsets are added to the matched
+        warps as they are read, so that levels of visits don't count as differences.
     psf_sigma : float, pixel, optional
         Width of the common PSF; without it ``target_fwhm`` of the matched warps counts.
     parameters : ArtifactParameters, optional
@@ -238,14 +242,14 @@ def find_artifacts(
                 "psf_sigma must be given, pixel: the matched warps have no target_fwhm"
             )
         psf_sigma = float(np.max(first["target_fwhm"].values)) / FWHM
-    ordered = warps_of(matched)
+    ordered = warps_of(matched).with_match(match)
     direct = ordered if warps is None else warps_of(warps)
     _check_visits(ordered, direct)
     if ordered.visits.size < LEAST_VISITS:
         return _of_single_warps(ordered, direct, parameters, warps is not None)
-    sky = static_sky(matched, weights=weights, parameters=parameters)
+    sky = static_sky(matched, weights=weights, match=match, parameters=parameters)
     candidates = [
-        find_candidates(ordered.one(i), sky, psf_sigma=psf_sigma, parameters=parameters)
+        find_candidates(ordered.whole(i), sky, psf_sigma=psf_sigma, parameters=parameters)
         for i in range(ordered.visits.size)
     ]
     count = count_epochs(candidates, ordered.shape)

@@ -33,6 +33,7 @@ def static_sky(
     matched: xr.Dataset | Sequence[xr.Dataset],
     *,
     weights: Numbers | None = None,
+    match: xr.Dataset | None = None,
     parameters: ArtifactParameters | None = None,
 ) -> xr.Dataset:
     """Return what all visits show: the clipped mean of warps with one PSF.
@@ -42,7 +43,8 @@ def static_sky(
     matched : Dataset (visit, y, x), or sequence of Dataset (y, x)
         Warps brought to one point-spread function, as for `coadd`.
     weights : DataArray or sequence over ``visit``, optional
-        As for `coadd`.
+    match : Dataset, optional
+        Both as for `coadd`.
     parameters : ArtifactParameters, optional
 
     Returns
@@ -75,6 +77,7 @@ def static_sky(
     return coadd_with_intervals(
         matched,
         weights=weights,
+        match=match,
         parameters=CoaddParameters(
             statistic="clipped_mean",
             clip=parameters.sky_clip,

@@ -159,10 +159,7 @@ def coadd(
     if artifacts is not None:
         ordered = ordered._replace(artifacts=artifacts_of(artifacts, ordered))
         parameters = rejecting(parameters)
-    if match is not None:
-        if "box" not in ordered.attrs:
-            raise GeometryError("to be matched, warps need the attribute box")
-        ordered = ordered._replace(match=match)
+    ordered = ordered.with_match(match)
     made, _ = _coadd(ordered, labels_of(warps), weights, zero_points, parameters)
     return made
 
@@ -183,10 +180,11 @@ def coadd_with_intervals(
     warps: xr.Dataset | Sequence[xr.Dataset],
     *,
     weights: Numbers | None = None,
+    match: xr.Dataset | None = None,
     parameters: CoaddParameters,
 ) -> xr.Dataset:
     """Return a coadd with ``center`` and ``half_width`` of the interval of the values used."""
-    ordered = warps_of(warps)
+    ordered = warps_of(warps).with_match(match)
     made, planes = _coadd(ordered, labels_of(warps), weights, None, parameters)
     attrs = {"units": ordered.units}
     return made.assign(

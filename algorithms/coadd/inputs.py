@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.combine.planes import own_planes
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
-from skyloom.algorithms.matching.match_use import offset_image
+from skyloom.algorithms.matching.match_use import apply_offset, offset_image
 from skyloom.algorithms.tiles import in_memory, tiles
 
 __all__ = [
@@ -79,6 +79,25 @@ class Warps(NamedTuple):
     def one(self, index: int) -> xr.Dataset:
         """Return one warp."""
         return self.data[0].isel({v.VISIT: index}) if self.stacked else self.data[index]
+
+    def with_match(self, match: xr.Dataset | None) -> Warps:
+        """Return the warps with fields whose offsets are added when they are read.
+
+        Raises
+        ------
+        GeometryError
+            If the warps don't say where they are.
+        """
+        if match is not None and "box" not in self.attrs:
+            raise GeometryError("to be matched, warps need the attribute box")
+        return self._replace(match=match)
+
+    def whole(self, index: int) -> xr.Dataset:
+        """Return one warp as it counts, with its offset if there are fields."""
+        one = self.one(index)
+        if self.match is None:
+            return one
+        return apply_offset(one.assign_attrs(box=self.attrs["box"]), self.match)
 
     def keep(self, chosen: NDArray[np.bool_]) -> Warps:
         """Return some of the warps."""

@@ -12,14 +12,17 @@ from skyloom.algorithms.psf.coadded import (
     average_position,
     coadd_psf,
     coadd_psf_grid,
+    inside,
 )
 from skyloom.algorithms.psf.convolution import ConvolutionParameters, convolve
 from skyloom.algorithms.psf.fields import KernelField, evaluate_kernel
 from skyloom.algorithms.psf.kernels import MatchingParameters, matching_kernel
 from skyloom.algorithms.psf.matching import match_psf
+from skyloom.algorithms.psf.measured import PsfMeasurementParameters, measure_psf
 from skyloom.algorithms.psf.models import double_gaussian_psf, gaussian_psf, moffat_psf
 from skyloom.algorithms.psf.points import evaluate_psf, psf_at_points
 from skyloom.algorithms.psf.shapes import psf_fwhm, psf_moments
+from skyloom.algorithms.psf.stars import StarParameters
 from skyloom.algorithms.psf.variance_scaling import VarianceScalingParameters, rescale_variance
 from skyloom.algorithms.psf.visit import match_detectors
 from skyloom.algorithms.psf.warped import local_map, warp_psf
@@ -30,6 +33,8 @@ __all__ = [
     "KernelField",
     "MatchingParameters",
     "PsfInput",
+    "PsfMeasurementParameters",
+    "StarParameters",
     "VarianceScalingParameters",
     "alard_lupton_basis",
     "average_position",
@@ -40,10 +45,12 @@ __all__ = [
     "evaluate_kernel",
     "evaluate_psf",
     "gaussian_psf",
+    "inside",
     "local_map",
     "match_detectors",
     "match_psf",
     "matching_kernel",
+    "measure_psf",
     "moffat_psf",
     "psf_at_points",
     "psf_fwhm",

@@ -201,6 +201,8 @@ def _patch_table(
                 number(100 * float(quality.get("covered") or 0.0), 3),
                 number(float(quality.get("noise") or np.nan), 3),
                 number(100 * float(quality.get("clipped") or 0.0), 2),
+                str(quality.get("artifacts", "")),
+                number(float(quality.get("fwhm") or np.nan), 3),
             )
         )
     columns = (
@@ -210,8 +212,10 @@ def _patch_table(
         "covered (%)",
         f"noise of a pixel ({unit})",
         "CLIPPED (%)",
+        "artifacts",
+        "FWHM of stars (pixel)",
     )
-    return Table("Patches", columns, rows, (1, 2, 3, 4, 5))
+    return Table("Patches", columns, rows, (1, 2, 3, 4, 5, 6, 7))
 
 
 def _input_table(coadds: dict[int, xr.Dataset]) -> Table:
@@ -219,14 +223,20 @@ def _input_table(coadds: dict[int, xr.Dataset]) -> Table:
     share: dict[int, list[float]] = {}
     good: dict[int, int] = {}
     left: dict[int, list[str]] = {}
+    artifacts: dict[int, list[int]] = {}
+    names = ["input_weight", "input_status", "input_good_count", "artifact_count"]
+    names += ["artifact_pixels"]
     for patch, coadd in coadds.items():
-        table = coadd[["input_weight", "input_status", "input_good_count"]].load()
+        table = coadd[names].load()
         weight = np.nan_to_num(table["input_weight"].to_numpy())
         total = weight.sum()
         codes, counts = (table[name].to_numpy() for name in ("input_status", "input_good_count"))
         for row, visit in enumerate(map(int, table[v.VISIT].to_numpy())):
             if int(codes[row]) == 255:
                 continue
+            own = artifacts.setdefault(visit, [0, 0])
+            for place, name in enumerate(names[-2:]):
+                own[place] += int(table[name].to_numpy()[row])
             if weight[row] > 0:
                 share.setdefault(visit, []).append(float(weight[row] / total))
                 good[visit] = good.get(visit, 0) + int(counts[row])
@@ -235,13 +245,14 @@ def _input_table(coadds: dict[int, xr.Dataset]) -> Table:
                 left.setdefault(visit, []).append(f"{patch}: {reason}")
     rows = []
     for visit in sorted({*share, *left}):
-        own = share.get(visit, [])
+        parts = share.get(visit, [])
         rows.append(
             (
                 str(visit),
-                str(len(own)),
+                str(len(parts)),
                 str(good.get(visit, 0)),
-                number(100 * float(np.mean(own)) if own else 0.0, 3),
+                number(100 * float(np.mean(parts)) if parts else 0.0, 3),
+                *map(str, artifacts.get(visit, (0, 0))),
                 ", ".join(left.get(visit, [])),
             )
         )
@@ -250,9 +261,11 @@ def _input_table(coadds: dict[int, xr.Dataset]) -> Table:
         "patches",
         "good pixels",
         "mean share of the weight (%)",
+        "artifacts",
+        "their pixels",
         "left out of patch",
     )
-    return Table("Visits", columns, rows, (0, 1, 2, 3))
+    return Table("Visits", columns, rows, (0, 1, 2, 3, 4, 5))
 
 
 def _tiles(records: Records) -> list[tuple[str, str, str]]:
@@ -266,4 +279,10 @@ def _tiles(records: Records) -> list[tuple[str, str, str]]:
     clipped = [float(record.quality.get("clipped") or 0.0) for record in records.values()]
     if clipped:
         tiles.append(("CLIPPED", f"{100 * float(np.mean(clipped)):.2g} %", "of pixels"))
+    found = [int(record.quality.get("artifacts") or 0) for record in records.values()]
+    if sum(found):
+        tiles.append(("artifacts", str(sum(found)), "rejected"))
+    widths = [float(record.quality.get("fwhm") or np.nan) for record in records.values()]
+    if np.isfinite(widths).any():
+        tiles.append(("FWHM of stars", f"{np.nanmedian(widths):.3g} pixel", "median of patches"))
     return tiles

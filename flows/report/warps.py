@@ -61,7 +61,7 @@ def write_report(store: Store, path: str | os.PathLike[str]) -> Path:
             levels_figure, list(map(str, visits)), levels, noise, unit,
             text=f"Levels and noise of the warps of tract {tract}",
         )  # fmt: skip
-        tables = [*section.tables, _visit_table(cells, visits, names, unit)]
+        tables = [*section.tables, _visit_table(store, cells, visits, names, unit)]
         sections.append(
             Section(section.anchor, section.title, section.text, [*section.images, figure], tables)
         )
@@ -146,7 +146,15 @@ def _matrix(cells: Cells, visits: list[int], patches: list[str], key: str) -> ND
     return values
 
 
-def _visit_table(cells: Cells, visits: list[int], patches: list[str], unit: str) -> Table:
+def _visit_table(
+    store: Store, cells: Cells, visits: list[int], patches: list[str], unit: str
+) -> Table:
+    psfs: Cells = {
+        (int(record.block[v.VISIT]), str(record.block[v.PATCH])): record
+        for record in store.records("warp_psf").values()
+        if record.done
+    }
+    widths = _matrix(psfs, visits, patches, "fwhm")
     parts = {key: _matrix(cells, visits, patches, key) for key in ("covered", "median", "noise")}
     rows = []
     for row, visit in enumerate(visits):
@@ -164,6 +172,7 @@ def _visit_table(cells: Cells, visits: list[int], patches: list[str], unit: str)
                 number(float(np.median(medians)) if medians.size else np.nan),
                 number(float(np.ptp(medians)) if medians.size else np.nan, 3),
                 number(float(np.median(noises)) if noises.size else np.nan, 3),
+                number(_middle(widths[row]), 3),
                 ", ".join(empty),
             )
         )
@@ -174,9 +183,15 @@ def _visit_table(cells: Cells, visits: list[int], patches: list[str], unit: str)
         f"median level ({unit})",
         f"its range over patches ({unit})",
         f"noise of a pixel ({unit})",
+        "FWHM of stars (pixel)",
         "touched, without data",
     )
-    return Table("Visits", columns, rows, (0, 1, 2, 3, 4, 5), "There are no warps.")
+    return Table("Visits", columns, rows, tuple(range(7)), "There are no warps.")
+
+
+def _middle(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def _tiles(cells: Cells) -> list[tuple[str, str, str]]:

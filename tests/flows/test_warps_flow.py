@@ -181,7 +181,7 @@ def test_running_again_does_nothing_and_a_new_visit_extends(
 def test_the_same_bits_on_processes(detrended: Path, warped: Store, tmp_path: Path) -> None:
     shutil.copytree(detrended, tmp_path / "store")
     store = open_store(tmp_path / "store")
-    fewer = {**WARPS, "selection": {"exposures": EXPOSURES[:1]}}
+    fewer = {**WARPS, "selection": {"exposures": EXPOSURES[:1]}, "psf": None}
     assert warps(store, fewer).run(scheduler="processes", progress=False).exit_code == 0
     for visit, patch in warps(store, fewer).steps[0].blocks():
         block = {"visit": visit, "patch": patch}
