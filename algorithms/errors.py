@@ -9,15 +9,20 @@ __all__ = [
     "ChecksumError",
     "ConfigurationError",
     "DegenerateFitError",
+    "DegenerateGeometryWarning",
     "DroppedInputWarning",
     "EmptyBackgroundWarning",
+    "ExtrapolatedTemplateWarning",
     "ExtrapolationWarning",
     "FilledPixelsWarning",
     "GeometryError",
     "IngestError",
     "KeptVarianceWarning",
+    "NoSourcesWarning",
     "NoUsableDataError",
+    "NoValidPixelsWarning",
     "NonFiniteVarianceWarning",
+    "NotConvergedWarning",
     "PoorlyDeterminedWarning",
     "ReducedInterpolationWarning",
     "ReducedOrderWarning",
@@ -25,6 +30,7 @@ __all__ = [
     "SkyloomError",
     "SkyloomWarning",
     "StoreError",
+    "VisitOutlierWarning",
 ]
 
 
@@ -102,3 +108,27 @@ class FilledPixelsWarning(SkyloomWarning):
 
 class KeptVarianceWarning(SkyloomWarning):
     """Variances are too far from the scatter of pixels to be believed, and stay as they are."""
+
+
+class DegenerateGeometryWarning(SkyloomWarning):
+    """The visits of a patch hardly differ in refraction: its colours are those of the prior."""
+
+
+class ExtrapolatedTemplateWarning(SkyloomWarning):
+    """A template is asked for a refraction that the visits of its model do not surround."""
+
+
+class NotConvergedWarning(SkyloomWarning):
+    """An iteration ended before it converged; the best result so far is returned."""
+
+
+class NoSourcesWarning(SkyloomWarning):
+    """Nothing is detected on an image: its sub-bands are equal parts of the coadd."""
+
+
+class NoValidPixelsWarning(SkyloomWarning):
+    """No visit has a valid pixel: the sub-bands are equal parts of the coadd."""
+
+
+class VisitOutlierWarning(SkyloomWarning):
+    """A visit disagrees with all others; it was left out, or shifted."""

@@ -52,6 +52,9 @@ REALIZATION: Final = "realization"
 WCS: Final = "wcs"
 """Coordinate of a frame that keeps the FITS keys of its projection, as JSON text."""
 COMPONENT: Final = "component"
+SUBFILTER: Final = "subfilter"
+HALF: Final = "half"
+BAND_EDGE: Final = "band_edge"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"
@@ -72,6 +75,7 @@ DEGREE: Final = "deg"
 ARCSECOND: Final = "arcsec"
 PIXEL: Final = "pixel"
 PIXEL2: Final = "pixel2"
+NANOMETRE: Final = "nm"
 MAGNITUDE: Final = "mag"
 CELSIUS: Final = "deg_C"
 KELVIN: Final = "K"
@@ -341,6 +345,19 @@ class VarianceScaling(IntEnum):
     IMAGE = 1
     KEPT = 2
     TOO_FEW_PIXELS = 3
+
+
+class DcrStatus(IntEnum):
+    """How a solution for the sub-bands of a patch ended."""
+
+    CONVERGED = 0
+    NOT_CONVERGED = 1
+    NO_LEVERAGE = 2
+    NO_SOURCES = 3
+    NO_VALID_PIXELS = 4
+    DIVERGED = 5
+    BAD_FIT = 6
+    NOT_MEASURED = 255
 
 
 def flag_attributes(codes: type[IntEnum] | type[IntFlag]) -> dict[str, Any]:

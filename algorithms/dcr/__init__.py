@@ -1,0 +1,34 @@
+"""Coadds without differential chromatic refraction, and templates for any airmass.
+
+The atmosphere displaces each wavelength towards the zenith by another amount, in every visit by
+others. From visits at several airmasses and parallactic angles the sky is solved for in a few
+sub-bands; from these, an image at any other airmass and angle is predicted. Nothing here changes
+its input.
+"""
+
+from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
+from skyloom.algorithms.dcr.model import (
+    finalize_planes,
+    init_model,
+    reference_plane,
+    stack_planes,
+)
+from skyloom.algorithms.dcr.shift_image import shift_image
+from skyloom.algorithms.dcr.shifts import dcr_shifts, join_small_splits, shift_margin
+
+__all__ = [
+    "Band",
+    "dcr_shifts",
+    "dispersion",
+    "displacement",
+    "finalize_planes",
+    "init_model",
+    "join_small_splits",
+    "patch_jacobian",
+    "reference_plane",
+    "shift_image",
+    "shift_margin",
+    "stack_planes",
+    "subband_edges",
+]
