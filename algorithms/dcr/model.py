@@ -40,6 +40,7 @@ def init_model(template: xr.Dataset, band: Band, subfilters: int = 3) -> xr.Data
 
     Examples
     --------
+    >>> import numpy as np
     >>> planes = {name: (("y", "x"), np.full((1, 2), value, "f4"))
     ...           for name, value in (("image", 6.0), ("variance", 3.0))}
     >>> template = xr.Dataset(planes | {"mask": (("y", "x"), np.zeros((1, 2), "i4"))})
@@ -52,7 +53,7 @@ def init_model(template: xr.Dataset, band: Band, subfilters: int = 3) -> xr.Data
     # Also where the variance is 0: nothing was measured there.
     good = np.isfinite(image) & (variance > 0) & np.isfinite(variance)
     no_data = np.int32(v.MASK_PLANES["NO_DATA"])
-    mask = template[v.MASK] | xr.where(good, np.int32(0), no_data)
+    mask = template[v.MASK].where(good, template[v.MASK] | no_data)
     planes = {
         "model": _repeat(image.where(good, 0.0) / subfilters, subfilters, image),
         "variance": _repeat(variance.where(good, np.inf) / subfilters, subfilters, variance),
@@ -78,7 +79,7 @@ def reference_plane(model: xr.DataArray) -> xr.DataArray:
     Examples
     --------
     >>> planes = xr.DataArray([[[1.0]], [[2.0]], [[6.0]]], dims=("subfilter", "y", "x"))
-    >>> float(reference_plane(planes))
+    >>> reference_plane(planes).item()
     3.0
     """
     return model.mean(v.SUBFILTER, dtype=np.float64).astype(model.dtype)
@@ -123,10 +124,11 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
 
     Examples
     --------
+    >>> import numpy as np
     >>> planes = xr.DataArray(np.ones((3, 1, 1), "f4"), dims=("subfilter", "y", "x"))
     >>> mask = xr.DataArray(np.zeros((1, 1), "i4"), dims=("y", "x"))
     >>> whole = stack_planes(xr.Dataset({"model": planes, "variance": planes, "mask": mask}))
-    >>> float(whole["image"]), float(whole["variance"])
+    >>> whole["image"].item(), whole["variance"].item()
     (3.0, 3.0)
     """
     variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64)
