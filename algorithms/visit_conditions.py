@@ -36,9 +36,9 @@ NEEDED: Final = (
     "temperature",
     "pressure",
     "humidity",
-    "longitude",
-    "latitude",
-    "height",
+    "site_longitude",
+    "site_latitude",
+    "site_height",
 )
 
 
@@ -101,7 +101,7 @@ def conditions_of_exposures(table: xr.Dataset) -> dict[int, ObservingConditions]
     Traceback (most recent call last):
         ...
     ValueError: exposures 4 have no observing conditions: mjd_middle, right_ascension, \
-declination, temperature, pressure, humidity, longitude, latitude, height not known
+declination, temperature, pressure, humidity, site_longitude, site_latitude, site_height not known
     """
     numbers = table[v.EXPOSURE].values
     known = {
@@ -134,9 +134,9 @@ declination, temperature, pressure, humidity, longitude, latitude, height not kn
             altitude=np.nan,
             airmass=np.nan,
             earth_rotation_angle=np.nan,
-            longitude=row["longitude"],
-            latitude=row["latitude"],
-            height=row["height"],
+            longitude=row["site_longitude"],
+            latitude=row["site_latitude"],
+            height=row["site_height"],
             hour_angle=np.nan,
             parallactic_angle=np.nan,
             temperature=row["temperature"],

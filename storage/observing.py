@@ -26,9 +26,9 @@ CONDITION_UNITS: Final[Mapping[str, str]] = {
     "temperature": v.CELSIUS,
     "pressure": v.PASCAL,
     "humidity": v.PERCENTAGE,
-    "longitude": v.DEGREE,
-    "latitude": v.DEGREE,
-    "height": v.METRE,
+    "site_longitude": v.DEGREE,
+    "site_latitude": v.DEGREE,
+    "site_height": v.METRE,
     "condition_flags": v.DIMENSIONLESS,
 }
 """Conditions that are kept with every exposure, at its boresight; the time is TAI."""
@@ -115,6 +115,8 @@ def observing_values(
         kept["mjd_middle"] = conditions.time
         kept |= {name: getattr(conditions, name) for name in CONDITION_UNITS
                  if hasattr(conditions, name)}  # fmt: skip
+        # Height is also what an image has.
+        kept |= {f"site_{name}": getattr(conditions, name) for name in Site._fields}
     return kept, list(result.notes)
 
 

@@ -30,7 +30,9 @@ def exposures() -> xr.Dataset:
         "right_ascension": [150.0, 150.0],
         "declination": [-27.0, -23.0],
         "condition_flags": [16.0, 0.0],
-    } | {name: [value] * 2 for name, value in {**PLACE, **WEATHER}.items()}
+    }
+    columns |= {name: [value] * 2 for name, value in WEATHER.items()}
+    columns |= {f"site_{name}": [value] * 2 for name, value in PLACE.items()}
     return xr.Dataset(
         coords={"exposure": [3, 7]} | {name: ("exposure", c) for name, c in columns.items()}
     )
@@ -61,6 +63,8 @@ def test_the_table_of_exposures_gives_the_same_conditions() -> None:
 
 def test_exposures_without_conditions_are_named() -> None:
     table = exposures()
-    broken = table.assign_coords(longitude=("exposure", [np.nan, -70.7]))
-    with pytest.raises(ValueError, match="exposures 3 have no observing conditions: longitude"):
+    broken = table.assign_coords(site_longitude=("exposure", [np.nan, -70.7]))
+    with pytest.raises(
+        ValueError, match="exposures 3 have no observing conditions: site_longitude"
+    ):
         conditions_of_exposures(broken)

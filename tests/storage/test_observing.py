@@ -71,7 +71,7 @@ def test_the_traps_of_real_headers_are_caught_by_name(row: Mapping[str, str], kn
     written = float(row["pressure_torr"])
     assert pressure.startswith(f"header key PRESSURE (pressure) is {written:g} Torr, which would")
     assert pressure.endswith(f"taken as {written:g} hPa")
-    assert values["longitude"] == -70.81489
+    assert values["site_longitude"] == -70.81489
     assert values["pressure"] == 100 * written
     # The table leaves out refraction, 0.01 to 0.02 degree, and precession.
     assert 90 - values["altitude"] == pytest.approx(float(row["zd_calc_midexp_deg"]), abs=0.03)
@@ -141,7 +141,7 @@ def test_conditions_are_kept_with_every_exposure_of_a_store(tmp_path: Path) -> N
     table = store.exposures()
     assert (table["condition_flags"] == TRAPS).all()
     assert table["pressure"].attrs["units"] == "Pa"
-    assert (table["longitude"] == -70.81489).all()
+    assert (table["site_longitude"] == -70.81489).all()
     one = store.read_block("raw", {"exposure": int(ROWS[0]["expnum"]), "detector": "ccd"})
     for name in ("altitude", "parallactic_angle", "pressure", "mjd_middle"):
         assert float(one[name]) == float(table[name].sel(exposure=int(ROWS[0]["expnum"])))
