@@ -170,9 +170,9 @@ def assemble_blocks(
             values = chunks.read(variable.name, rows)[squeeze]
         array = xr.Variable(dims, values, variable.attributes())
         if lazy:
-            # Readers that go part by part read every chunk once.
-            stored_chunks = dict(zip(variable.dims, layout.chunks(variable), strict=True))
-            array.encoding["preferred_chunks"] = {dim: stored_chunks[dim] for dim in dims}
+            # Readers that go part by part read every byte once.
+            parts = dict(zip(variable.dims, layout.parts(variable), strict=True))
+            array.encoding["preferred_chunks"] = {dim: parts[dim] for dim in dims}
         variables[variable.name] = array.isel(
             {dim: index for dim, index in take.items() if dim in dims}
         )

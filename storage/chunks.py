@@ -38,13 +38,15 @@ def _codecs(variable: Variable) -> list[Any]:
 def create_array(zarr_store: Any, layout: Layout, variable: Variable) -> None:
     """Create the empty array of a variable."""
     name = f"{layout.schema.name}/{variable.name}"
+    chunks, parts = layout.chunks(variable), layout.parts(variable)
     with medium_errors(f"create {name}"):
         zarr.create_array(
             zarr_store,
             name=name,
             shape=layout.shape(variable),
             dtype=np.dtype(variable.dtype),
-            chunks=layout.chunks(variable),
+            chunks=parts,
+            shards=None if parts == chunks else chunks,
             compressors=_codecs(variable),
             fill_value=np.dtype(variable.dtype).type(variable.fill),
             dimension_names=variable.dims,
@@ -152,7 +154,8 @@ class Chunks:
             array: zarr.Array[Any] = zarr.open_array(self._zarr, path=path, mode="r+")
             fits = (
                 array.dtype == np.dtype(variable.dtype)
-                and array.chunks == self.layout.chunks(variable)
+                and array.chunks == self.layout.parts(variable)
+                and (array.shards or array.chunks) == self.layout.chunks(variable)
                 and all(map(int.__ge__, array.shape, self.layout.shape(variable)))
                 and np.array_equal(
                     array.fill_value, np.dtype(variable.dtype).type(variable.fill), equal_nan=True

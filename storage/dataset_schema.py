@@ -94,6 +94,10 @@ class ProductSchema:
         Keep the scalar coordinates of every block (exposure time, observation type, ...).
     tile : mapping of str to int
         Chunk length along dimensions of which parts are read; whole blocks along the others.
+    part : mapping of str to int
+        Length along tiled dimensions of what can be read without the rest of its chunk: a chunk
+        then holds several parts with an index, so that readers of many blocks at a time take
+        little of each and there are no more files. Divides the tile.
     description : str
         One line for the documentation.
     """
@@ -108,6 +112,7 @@ class ProductSchema:
     scalar_coords: bool = False
     description: str = ""
     tile: Mapping[str, int] = field(default_factory=dict)
+    part: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a schema that contradicts itself."""
@@ -119,6 +124,11 @@ class ProductSchema:
                 ("tile", tuple(self.tile)),
             )
             if not set(dims) <= set(self.dims)
+        ]
+        problems += [
+            f"part of {dim}, {length}, does not divide its tile, {self.tile.get(dim)}"
+            for dim, length in self.part.items()
+            if length < 1 or dim not in self.tile or self.tile[dim] % length
         ]
         depth = len(self.block)
         problems += [
@@ -178,6 +188,7 @@ class ProductSchema:
             "scalar_coords": self.scalar_coords,
             "description": self.description,
             **({"tile": dict(self.tile)} if self.tile else {}),
+            **({"part": dict(self.part)} if self.part else {}),
             "variables": [
                 {
                     "name": var.name,
@@ -215,6 +226,7 @@ class ProductSchema:
             growable=tuple(content["growable"]),
             description=content["description"],
             tile=dict(content.get("tile", {})),
+            part=dict(content.get("part", {})),
             variables=tuple(variables),
             **rest,
         )

@@ -180,12 +180,25 @@ class Layout:
         """Return the chunk shape of a variable: one block, or tiles of it."""
         return tuple(self._chunk(dim) for dim in variable.dims)
 
+    def parts(self, variable: Variable) -> tuple[int, ...]:
+        """Return the shape of what can be read of a chunk without the rest of it."""
+        part = self.schema.part
+        return tuple(
+            min(part.get(dim, chunk), chunk)
+            for dim, chunk in zip(variable.dims, self.chunks(variable), strict=True)
+        )
+
     def _chunk(self, dim: str) -> int:
         if dim in self.schema.block:
             return 1
         if dim in self.schema.growable:
             return GROWTH
-        return max(1, min(self.length(dim), self.schema.tile.get(dim, self.length(dim))))
+        length = self.length(dim)
+        tile = self.schema.tile.get(dim, length)
+        if dim in self.schema.part:  # a chunk is a whole number of parts
+            part = self.schema.part[dim]
+            length = -(-length // part) * part
+        return max(1, min(length, tile))
 
     def place(self, block: Mapping[str, Label]) -> tuple[int, ...]:
         """Return the position of a block along the block dimensions.

@@ -18,6 +18,7 @@ __all__ = [
     "MATCHED_WARPS",
     "PSF",
     "WARPS",
+    "WARP_PART",
     "WARP_PSF",
     "WARP_SCHEMAS",
     "coadd_schema",
@@ -30,6 +31,8 @@ __all__ = [
 CORNER: Final = "corner"
 """Dimension of the corners of detectors, once around."""
 _TILE: Final = 512
+WARP_PART: Final = 32
+"""Rows that a coadd can read at a time: of hundreds of warps, no more fits into memory."""
 _NOTHING: Final = v.MASK_PLANES["NO_DATA"]
 
 
@@ -97,6 +100,7 @@ def warps_schema(unit: str) -> ProductSchema:
         scalar_coords=True,
         description="exposures of the sky on the pixels of a patch",
         tile={v.Y: _TILE},
+        part={v.Y: WARP_PART},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ FRAMES = ProductSchema(
     scalar_coords=True,
     tile={"y": 4},
 )
+IN_PARTS = replace(FRAMES, part={"y": 2})
 EXPOSURES = (3, 5, 8)
 SHAPE = (10, 6)
 
@@ -35,14 +37,14 @@ def frame(exposure: int) -> xr.Dataset:
     return xr.Dataset({"image": image}, coords={"exposure_time": ((), 10.0 * exposure)})
 
 
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return filled(tmp_path_factory.mktemp("tiles") / "store")
+@pytest.fixture(scope="module", params=[FRAMES, IN_PARTS], ids=["tiles", "tiles of parts"])
+def frames(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return filled(tmp_path_factory.mktemp("tiles") / "store", request.param)
 
 
-def filled(place: Path) -> Store:
+def filled(place: Path, schema: ProductSchema = FRAMES) -> Store:
     store = create_store(place, "generic")
-    store.prepare(FRAMES, {"exposure": EXPOSURES, "detector": ["a"]}, sizes={"y": 12, "x": 6})
+    store.prepare(schema, {"exposure": EXPOSURES, "detector": ["a"]}, sizes={"y": 12, "x": 6})
     for exposure in EXPOSURES:
         block = {"exposure": exposure, "detector": "a"}
         store.write_block("frames", block, frame(exposure))
@@ -71,7 +73,8 @@ def test_readers_of_lazy_blocks_go_from_chunk_to_chunk(frames: Store) -> None:
     lazy = frames.read_block("frames", {"exposure": list(EXPOSURES), "detector": "a"}, lazy=True)
     for image in (lazy["image"], lazy.isel(exposure=[0, 2])["image"]):
         rows = [place["y"] for place in tiles(image, ("y", "x"))]
-        assert rows == [slice(0, 4), slice(4, 8), slice(8, 10)]
+        step = 2 if frames.schema("frames").part else 4
+        assert rows == [slice(start, min(start + step, 10)) for start in range(0, 10, step)]
 
 
 def test_scalar_coordinates_of_several_blocks_lie_along_their_dimension(frames: Store) -> None:
@@ -122,3 +125,29 @@ def test_a_damaged_tile_spoils_no_other(tmp_path: Path) -> None:
     place.unlink()
     with pytest.raises(ChecksumError, match="is missing"):
         image[0, 5:6].load()
+
+
+def test_a_damaged_part_of_a_tile_spoils_no_other_and_a_damaged_index_all(tmp_path: Path) -> None:
+    store = filled(tmp_path / "store", IN_PARTS)
+    assert len(chunks_on_disk(store)) == len(chunks_on_disk(filled(tmp_path / "other")))
+    place = chunks_on_disk(store)[1]
+    intact = place.read_bytes()
+    image = store.read_block("frames", {"exposure": [3], "detector": "a"}, lazy=True)["image"]
+    for where, spoilt in ((5, slice(4, 6)), (-5, slice(4, 5)), (-5, slice(7, 8))):
+        damaged = bytearray(intact)
+        damaged[where] ^= 1
+        place.write_bytes(bytes(damaged))
+        with pytest.raises(ChecksumError, match=r"'frames', variable 'image', .*chunk c/0/0/1/0"):
+            image[0, spoilt].load()
+        if where == 5:
+            np.testing.assert_array_equal(image[0, 6:8].values, frame(3)["image"][6:8].values)
+    place.unlink()
+    with pytest.raises(ChecksumError, match="is missing"):
+        image[0, 5:6].load()
+
+
+def test_parts_that_do_not_divide_a_tile_are_refused() -> None:
+    with pytest.raises(ValueError, match="part of y, 3, does not divide its tile, 4"):
+        replace(FRAMES, part={"y": 3})
+    with pytest.raises(ValueError, match="part of y, 2, does not divide its tile, None"):
+        replace(FRAMES, tile={}, part={"y": 2})
