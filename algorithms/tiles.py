@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -38,26 +39,36 @@ def is_lazy(array: xr.DataArray) -> bool:
     return array.chunks is not None
 
 
-def tiles(array: xr.DataArray, dims: Sequence[Hashable]) -> Iterator[dict[Hashable, slice]]:
+def tiles(
+    array: xr.DataArray, dims: Sequence[Hashable], *, pixels: float = 0
+) -> Iterator[dict[Hashable, slice]]:
     """Yield what indexes tile after tile of some dimensions of an array.
 
     Tiles are the chunks that the array is stored or computed in, or `TILE_SIZE` along y and x and
-    1 along other dimensions.
+    1 along other dimensions. Stored ones that reach across all other dimensions are joined along
+    the first as long as they hold no more than ``pixels``.
 
     Examples
     --------
     >>> image = xr.DataArray([[0.0] * 5] * 1500, dims=("y", "x"))
     >>> list(tiles(image, ("y", "x")))[1]
     {'y': slice(1024, 1500, None), 'x': slice(0, 5, None)}
+    >>> image.encoding["preferred_chunks"] = {"y": 10, "x": 5}
+    >>> [place["y"].stop for place in tiles(image, ("y", "x"), pixels=3000)]
+    [600, 1200, 1500]
     """
     stored: Mapping[Any, Any] = array.encoding.get("preferred_chunks", {})
     if array.chunks is not None:
         stored = {dim: max(sizes) for dim, sizes in zip(array.dims, array.chunks, strict=True)}
-    parts = []
+    sizes, steps = [array.sizes[dim] for dim in dims], []
     for dim in dims:
-        size, usual = array.sizes[dim], TILE_SIZE if dim in (v.Y, v.X) else 1
-        step = stored.get(dim, usual)
-        step = int(step if isinstance(step, int) else max(step))
-        parts.append([slice(i, min(i + step, size)) for i in range(0, size, step)])
+        step = stored.get(dim, TILE_SIZE if dim in (v.Y, v.X) else 1)
+        steps.append(int(step if isinstance(step, int) else max(step)))
+    if array.chunks is None and stored and all(map(int.__ge__, steps[1:], sizes[1:])):
+        steps[0] *= max(1, int(pixels // (steps[0] * math.prod(sizes[1:]))))
+    parts = [
+        [slice(i, min(i + step, size)) for i in range(0, size, step)]
+        for size, step in zip(sizes, steps, strict=True)
+    ]
     for chosen in product(*parts):
         yield dict(zip(dims, chosen, strict=True))

@@ -327,7 +327,8 @@ def _result(
 ) -> xr.Dataset:
     attrs: dict[str, dict[str, Any]] = {name: {"units": v.DIMENSIONLESS} for name in columns}
     attrs["input_status"] = v.flag_attributes(v.InputStatus)
-    pixels = ((masks & v.MASK_PLANES["CLIPPED"]) != 0).sum(axis=(1, 2))
+    clipped = v.MASK_PLANES["CLIPPED"]
+    pixels = np.array([int(((mask & clipped) != 0).sum()) for mask in masks])
     plane = (v.Y, v.X)
     coords = {**direct.about.coords, **direct.coords}
     return xr.Dataset(

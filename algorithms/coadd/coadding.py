@@ -15,7 +15,7 @@ from skyloom.algorithms.coadd.coadd_kernels import clipped_pixels, mean_pixels
 from skyloom.algorithms.coadd.inputs import Planes, Warps, masked, own_mask, warps_of
 from skyloom.algorithms.coadd.parameters import CoaddParameters, Statistic
 from skyloom.algorithms.coadd.products import Rules, coadd_dataset, inputs_table, rules_of
-from skyloom.algorithms.coadd.weights import mean_variance, status_of
+from skyloom.algorithms.coadd.weights import mean_variance_of_parts, status_of
 from skyloom.algorithms.errors import DroppedInputWarning, GeometryError, NoUsableDataError
 from skyloom.algorithms.sorting_network import comparisons
 from skyloom.algorithms.stack_arrays import limits_of
@@ -27,6 +27,7 @@ NANOJANSKY_ZERO_POINT = 31.4
 """AB magnitude of 1 nJy."""
 
 PLANES = ("image", "variance", v.MASK, "n_image", "weight_sum")
+INTERVAL = ("center", "half_width")
 Numbers = xr.DataArray | NDArray[Any] | Sequence[float]
 Columns = dict[str, NDArray[Any]]
 
@@ -185,13 +186,12 @@ def coadd_with_intervals(
 ) -> xr.Dataset:
     """Return a coadd with ``center`` and ``half_width`` of the interval of the values used."""
     ordered = warps_of(warps).with_match(match)
-    made, planes = _coadd(ordered, labels_of(warps), weights, None, parameters)
+    made, planes = _coadd(
+        ordered, labels_of(warps), weights, None, parameters, (*PLANES, *INTERVAL)
+    )
     attrs = {"units": ordered.units}
     return made.assign(
-        {
-            name: ((v.Y, v.X), planes[name].reshape(ordered.shape), attrs)
-            for name in ("center", "half_width")
-        }
+        {name: ((v.Y, v.X), planes[name].reshape(ordered.shape), attrs) for name in INTERVAL}
     )
 
 
@@ -201,8 +201,9 @@ def _coadd(
     weights: Numbers | None,
     zero_points: Numbers | None,
     parameters: CoaddParameters,
+    wanted: Sequence[str] = PLANES,
 ) -> tuple[xr.Dataset, Columns]:
-    """Return a coadd, and all its planes as arrays."""
+    """Return a coadd, and the planes that are wanted as arrays."""
     rules = rules_of(parameters)
     scales, units = scales_of(zero_points, warps, given)
     columns = weigh(warps, weights, scales, given, parameters)
@@ -210,7 +211,7 @@ def _coadd(
     planes: Columns = {}
     if used.any():
         planes, good = _tile_by_tile(
-            warps.keep(used), columns["weight"][used], scales[used], rules, parameters
+            warps.keep(used), columns["weight"][used], scales[used], rules, parameters, wanted
         )
         columns["good_count"][used] = good
         forget_empty(columns)
@@ -356,8 +357,10 @@ def weigh(
     if chosen is not None:  # measured already: the warps are read only once
         mean[:], count[:] = np.nan, 0
     for index in range(size if chosen is None else 0):
-        image, mask, variance = warps.read_one(index)
-        mean[index], count[index] = mean_variance(image, mask & ~dropped, variance, parameters)
+        parts = (
+            (image, mask & ~dropped, variance) for image, mask, variance in warps.parts_of(index)
+        )
+        mean[index], count[index] = mean_variance_of_parts(parts, parameters)
     mean *= scales**2
     if chosen is None:
         status = status_of(mean, count)
@@ -406,8 +409,9 @@ def _tile_by_tile(
     scales: NDArray[np.float64],
     rules: Rules,
     parameters: CoaddParameters,
+    wanted: Sequence[str],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-    """Return the planes of the coadd and the number of good values of each warp.
+    """Return the planes of the coadd that are wanted, and how many good values each warp has.
 
     A tile of all warps is in memory at a time.
     """
@@ -415,7 +419,7 @@ def _tile_by_tile(
     types = (np.float32, np.float32, np.int32, np.int16, np.float32)
     kinds: dict[str, Any] = dict(zip(PLANES, types, strict=True))
     if parameters.statistic == "clipped_mean":
-        kinds |= {"center": np.float32, "half_width": np.float32}
+        kinds |= dict.fromkeys(INTERVAL, np.float32)
     planes: Columns = {}
     good = np.zeros(warps.visits.size, np.int64)
     for place in warps.places():
@@ -425,13 +429,15 @@ def _tile_by_tile(
         size = read.image.shape[1]
         tile = {name: np.zeros(size, kind) for name, kind in kinds.items()}
         _coadd_tile(read, weights, scales, rules, parameters, tile, good)
+        del read  # before the next is read
         if size == height * width:
             planes = tile
             continue
         where = place[v.Y], place[v.X]
-        for name, values in tile.items():
-            plane = planes.setdefault(name, np.empty((height, width), values.dtype))
-            plane[where] = values.reshape(plane[where].shape)
+        for name in wanted:
+            if name not in planes:
+                planes[name] = np.empty((height, width), kinds[name])
+            planes[name][where] = tile[name].reshape(planes[name][where].shape)
     return planes, good
 
 

@@ -39,6 +39,12 @@ PLANES = ("image", v.MASK, "variance")
 TOLD_OF_REJECTION = ("BAD", "SAT", "EDGE", "CLIPPED", "SUSPECT", "NO_DATA")
 Place = dict[Hashable, slice]
 
+TILE_BYTES = 256 * 2**20
+"""Planes of all warps that are read together, where warps are stored in smaller parts."""
+PART_BYTES = 64 * 2**20
+"""Planes of one warp that are read together."""
+PIXEL_BYTES = 12
+
 
 class Planes(NamedTuple):
     """A tile of warps: float32 and int32 arrays (warp, pixel); a mask without pixels is none."""
@@ -117,8 +123,20 @@ class Warps(NamedTuple):
 
     def read_one(self, index: int) -> Planes:
         """Return the whole of one warp."""
+        return self._read_one(index, self._whole)
+
+    def parts_of(self, index: int) -> Iterator[Planes]:
+        """Yield one warp part by part, where it is stored in parts; whole if not."""
+        image = self.data[0 if self.stacked else index]["image"]
+        stored = image.chunks is None and not in_memory(image)
+        places = tiles(image, (v.Y, v.X), pixels=PART_BYTES / PIXEL_BYTES)
+        for place in places if stored else [self._whole]:
+            yield self._read_one(index, place)
+
+    @property
+    def _whole(self) -> Place:
         height, width = self.shape
-        return self._read_one(index, {v.Y: slice(0, height), v.X: slice(0, width)})
+        return {v.Y: slice(0, height), v.X: slice(0, width)}
 
     def _read_one(self, index: int, place: Place) -> Planes:
         read = self._matched(planes_of(self.one(index).isel(place)), [index], place)
@@ -130,11 +148,11 @@ class Warps(NamedTuple):
             return read
         (y, _, x, _), rows, columns = self.attrs["box"], place[v.Y], place[v.X]
         box = (y + rows.start, y + rows.stop, x + columns.start, x + columns.stop)
-        offsets = [
-            offset_image(self.match, int(self.visits[index]), box).values.ravel()
-            for index in indices
-        ]
-        return read._replace(image=read.image + np.stack(offsets))
+        image = np.empty_like(read.image)
+        for row, values, index in zip(image, read.image, indices, strict=True):
+            offset = offset_image(self.match, int(self.visits[index]), box)
+            np.add(values, offset.values.ravel(), out=row)
+        return read._replace(image=image)
 
     def _masked(self, read: Planes, artifacts: tuple[xr.DataArray, ...], place: Place) -> Planes:
         if not artifacts:
@@ -145,11 +163,11 @@ class Warps(NamedTuple):
 
     def places(self) -> Iterator[Place]:
         """Yield tile after tile; all at once where the kernels take what lies in memory."""
-        height, width = self.shape
         if self.stacked and all(_ready(self.data[0][n]) for n in PLANES if n in self.data[0]):
-            yield {v.Y: slice(0, height), v.X: slice(0, width)}
+            yield self._whole
         else:
-            yield from tiles(self.data[0]["image"], (v.Y, v.X))
+            pixels = TILE_BYTES / (PIXEL_BYTES * self.visits.size)
+            yield from tiles(self.data[0]["image"], (v.Y, v.X), pixels=pixels)
 
     def read(self, place: Place) -> Planes:
         """Return a tile of all warps."""

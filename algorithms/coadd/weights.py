@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skyloom.algorithms.sky.mask_kernels import usable_pixels
 from skyloom.algorithms.statistics import clipped_moments
 from skyloom.algorithms.units import squared_units
 
-__all__ = ["WARP_COLUMNS", "mean_variance", "status_of", "warp_weight"]
+__all__ = ["WARP_COLUMNS", "mean_variance", "mean_variance_of_parts", "status_of", "warp_weight"]
 
 WARP_COLUMNS = ("weight", "mean_variance", "good_count", "status")
 
@@ -126,22 +127,46 @@ def mean_variance(
 
     The mask has skyloom's own legend, or no pixels.
     """
-    values, spread = (
-        np.ascontiguousarray(np.atleast_2d(plane), np.float32) for plane in (image, variance)
-    )
-    planes = np.ascontiguousarray(np.atleast_2d(mask) if mask.size else mask.reshape(0, 0))
+    return mean_variance_of_parts([(image, mask, variance)], parameters)
+
+
+def mean_variance_of_parts(
+    parts: Iterable[tuple[NDArray[Any], NDArray[np.int32], NDArray[Any]]],
+    parameters: CoaddParameters,
+) -> tuple[float, int]:
+    """Return the same of a warp that is read part by part: image, mask and variance of each."""
     bits = v.plane_bits(set(parameters.bad_planes) - set(parameters.dropped_planes))
-    # infinite and negative variances make a pixel bad; one of 0 makes the mean suspect, and counts
-    good = usable_pixels(values, spread, planes, bits)
+    spreads: list[NDArray[Any]] = []
+    goods: list[NDArray[Any]] = []
+    finite = 0
+    for image, mask, variance in parts:
+        values, spread = (
+            np.ascontiguousarray(np.atleast_2d(plane), np.float32) for plane in (image, variance)
+        )
+        planes = np.ascontiguousarray(np.atleast_2d(mask) if mask.size else mask.reshape(0, 0))
+        # infinite and negative variances make a pixel bad; one of 0 makes the mean suspect, and
+        # counts
+        good = usable_pixels(values, spread, planes, bits)
+        if not good.any():
+            some = np.isfinite(values)
+            if mask.size:
+                some &= (planes & np.int32(bits)) == 0
+            finite += int(some.sum())
+        spreads.append(spread.ravel())
+        goods.append(good.ravel())
     moments = clipped_moments(
-        spread, good, clip=parameters.weight_clip, iterations=parameters.weight_iterations
+        _joined(spreads),
+        _joined(goods),
+        clip=parameters.weight_clip,
+        iterations=parameters.weight_iterations,
     )
-    if moments.count == 0:
-        finite = np.isfinite(values)
-        if mask.size:
-            finite &= (planes & np.int32(bits)) == 0
-        return float("nan"), int(finite.sum())
+    if moments.count == 0:  # in no part was a pixel good
+        return float("nan"), finite
     return moments.mean, moments.count
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def status_of(mean: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.uint8]:

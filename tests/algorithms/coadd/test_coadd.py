@@ -19,6 +19,7 @@ from skyloom.algorithms.coadd import (
     accumulate,
     coadd,
     finish_coadd,
+    inputs,
     merge_accumulated,
     warp_weight,
     zero_point_scale,
@@ -282,8 +283,14 @@ class Recorded(BackendArray):
         return part
 
 
+@pytest.mark.parametrize("rows", [6, 12])
 @pytest.mark.parametrize("statistic", ["mean", "clipped_mean"])
-def test_stored_warps_are_read_tile_by_tile_and_once_if_weights_are_given(warps, statistic):
+def test_stored_warps_are_read_tile_by_tile_and_once_if_weights_are_given(
+    warps, statistic, rows, monkeypatch
+):
+    # as many stored parts at a time as there is room for
+    room = rows * 31 * inputs.PIXEL_BYTES * len(warps)
+    monkeypatch.setattr(inputs, "TILE_BYTES", room)
     arrays, stored = [], []
     for warp in warps:
         variables = {}
@@ -300,7 +307,7 @@ def test_stored_warps_are_read_tile_by_tile_and_once_if_weights_are_given(warps,
         coadd(warps, statistic=statistic, weights=weights),
     )
     for array in arrays:
-        assert max(array.read) == 6 * 31
+        assert max(array.read) == rows * 31
         assert sum(array.read) == array.values.size
     assert_same(coadd(stored, statistic=statistic), coadd(warps, statistic=statistic))
     assert_same(accumulate(stored), accumulate(warps))
