@@ -15,6 +15,7 @@ from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.coadd import ArtifactParameters, CoaddParameters
+from skyloom.algorithms.coadd.inputs import TILE_BYTES
 from skyloom.algorithms.errors import StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.psf import MatchingParameters
@@ -35,7 +36,7 @@ from skyloom.flows.selection import (
 )
 from skyloom.flows.step import Input, Labels, Lookup, Reduction, Same, Step
 from skyloom.flows.warp_blocks import CoaddBlockParameters, coadd_quality, coadded_patch
-from skyloom.storage.warp_schemas import coadd_schema, matched_warps_schema
+from skyloom.storage.warp_schemas import WARP_PART, coadd_schema, matched_warps_schema
 
 if TYPE_CHECKING:
     from skyloom.storage.records import Label
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CoaddsConfiguration", "coadds"]
 
-ROWS_AT_A_TIME = 512
 WIDE = 2.0  # median widths, beyond which a visit does not set the common width
 MARGIN = 0.02  # pixel, of the common width
 
@@ -158,7 +158,8 @@ def _step(
     units = store.schema("warps").variable("image").unit
     sizes = patch_sizes(sky_map, patches)
     pixels, most = sizes[v.Y] * sizes[v.X], max(map(len, touched.values()))
-    tile = min(ROWS_AT_A_TIME, sizes[v.Y]) * sizes[v.X]
+    # Parts of all warps, with their offsets; the coadd and what is told of it.
+    tile = 16 * max(TILE_BYTES // 12, most * sizes[v.X] * WARP_PART)
     known = "warp_psf" in store
     points = coadd_points((sizes[v.Y], sizes[v.X]), configuration.psf_spacing) if known else 0
     side = store.chunks("warp_psf").layout.length(v.PSF_Y) if known else 0
@@ -191,9 +192,9 @@ def _step(
         revision=2,
         sizes={**sizes, **({v.POINT: points, v.PSF_Y: side, v.PSF_X: side} if known else {})},
         attrs={"sky_map": sky_map.model_dump(mode="json")},
-        memory_bytes=3 * 12 * tile * most
+        memory_bytes=tile
         + 40 * pixels
-        + (16 if rejects else 4) * pixels * most
+        + ((4 * most + 60) * pixels if rejects else 0)
         + 4 * side**2 * (points + most),
         read_bytes=12 * pixels * most * (3 if rejects else 1),
         quality=coadd_quality,

@@ -67,7 +67,7 @@ class CoaddBlockParameters(Parameters):
 def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
     """Resample the detectors of an exposure that touch a patch, and merge them."""
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
-    # All detectors of a patch are in memory together: each only where it reaches.
+    # One detector after the other is in memory, and only where it reaches the patch.
     cropped = parameters.warp.model_copy(update={"crop": True})
     found = merge_warps(
         (
@@ -81,6 +81,7 @@ def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
             for frame in frames_of(inputs["frames"])
         ),
         box=patch.outer,
+        in_order=True,
     )
     warp = (
         found if "image" in found else _without_data(found, without_data(patch, parameters.units))
@@ -91,12 +92,13 @@ def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
 
 
 def frames_of(frames: xr.Dataset) -> Iterator[xr.Dataset]:
-    """Yield the frames of a visit in memory, one detector after the other."""
-    for index in range(frames.sizes[v.DETECTOR]):
+    """Yield the frames of a visit in memory, one detector after the other, as they are merged."""
+    names = [str(name).rjust(12) for name in frames[v.DETECTOR].values]
+    for index in sorted(range(len(names)), key=names.__getitem__):
         one = frames.isel({v.DETECTOR: index})
-        names = [name for name in ("image", "variance", v.MASK) if name in one]
+        planes = [name for name in ("image", "variance", v.MASK) if name in one]
         # A detector that is smaller than others was filled up with pixels that have no data.
-        yield one[names].drop_vars([v.AMP], errors="ignore").load()
+        yield one[planes].drop_vars([v.AMP], errors="ignore").load()
 
 
 def calibrated(frame: xr.Dataset, units: str) -> xr.Dataset:

@@ -210,8 +210,9 @@ def _step(
         ),
         sizes=sizes,
         attrs={"sky_map": configuration.sky_map.model_dump(mode="json")},
-        # The warps of all detectors, each of which covers a part, and one frame at a time.
-        memory_bytes=2 * 16 * pixels + min(2 * 16 * own * most, 16 * pixels * most) + 40 * own,
+        # What detectors are merged into, the warp of one of them at a time, and its frame with what
+        # is made of it on the way.
+        memory_bytes=33 * pixels + 40 * own,
         read_bytes=12 * own * most,
         quality=warp_quality,
         only=frozenset(touched),

@@ -235,6 +235,7 @@ def matched_warps_schema(unit: str) -> ProductSchema:
         ),
         description="warps brought to one point-spread function",
         tile={v.Y: _TILE},
+        part={v.Y: WARP_PART},
     )
 
 

@@ -20,7 +20,9 @@ NO_DATA: Final = v.MASK_PLANES["NO_DATA"]
 Box = tuple[int, int, int, int]
 
 
-def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None) -> xr.Dataset:
+def merge_warps(
+    warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None, in_order: bool = False
+) -> xr.Dataset:
     """Merge the warps of the detectors of one visit on one patch.
 
     Parameters
@@ -31,6 +33,9 @@ def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None
     box : (int, int, int, int), optional
         Half-open ``(y_start, y_stop, x_start, x_stop)`` of the result, pixels of the tract; by
         default the smallest around all.
+    in_order : bool
+        The warps come sorted by the text of their ``detector``, aligned at its right. Then no more
+        than one of them is in memory at a time; ``box`` must be given.
 
     Returns
     -------
@@ -46,7 +51,9 @@ def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None
     GeometryError
         If grids differ, or a box is missing.
     ConfigurationError
-        If visits, filters or units differ.
+        If visits, filters or units differ; in order, also if planes do.
+    ValueError
+        If warps said to be in order are not, or come without a box.
 
     Notes
     -----
@@ -71,6 +78,10 @@ def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None
     >>> merged["image"].values[0].tolist(), float(merged["variance"][0, 0])
     ([12.0, 12.0, 12.0], 4.0)
     """
+    if in_order:
+        if box is None:
+            raise ValueError("box must be given for warps that are merged as they come")
+        return _merge_in_order(warps, _checked(box))
     given = sorted(warps, key=_order)
     if not given:
         raise NoUsableDataError("there is no warp to merge")
@@ -93,6 +104,44 @@ def merge_warps(warps: Iterable[xr.Dataset], *, box: Sequence[int] | None = None
     if not good:
         return _without_planes(v.WarpStatus.NO_GOOD_PIXEL, coords, attrs)
     return _dataset(found, extras, out, limits, good).assign_coords(coords).assign_attrs(attrs)
+
+
+def _merge_in_order(warps: Iterable[xr.Dataset], limits: Box) -> xr.Dataset:
+    """Merge sorted warps, of which one at a time is in memory."""
+    given: list[xr.Dataset] = []  # without their planes
+    found: list[xr.Dataset] = []
+    counts: list[int] = []
+    state: _State | None = None
+    for warp in warps:
+        if given and _order(warp) < _order(given[-1]):
+            raise ValueError("the warps to merge are not in the order of their detectors")
+        given.append(_bare(warp))
+        _check([given[0], given[-1]])
+        if "image" in warp:
+            if state is None:
+                state = _State.blank(_extras_of([warp]), limits)
+            if _extras_of([warp]) != state.extras:
+                raise ConfigurationError("warps to merge in order must have the same planes")
+            found.append(given[-1])
+            counts.append(state.add(warp, limits))
+        del warp  # before the next is made
+    if not given:
+        raise NoUsableDataError("there is no warp to merge")
+    coords = _common_coords(given)
+    if state is None:
+        attrs = {key: given[0].attrs[key] for key in ("box", "wcs") if key in given[0].attrs}
+        return _without_planes(v.WarpStatus.NO_OVERLAP, coords, attrs)
+    attrs = _attrs(found, counts, limits)
+    good = state.finish()
+    if not good:
+        return _without_planes(v.WarpStatus.NO_GOOD_PIXEL, coords, attrs)
+    merged = _dataset(found, state.extras, state.out, limits, good)
+    return merged.assign_coords(coords).assign_attrs(attrs)
+
+
+def _bare(warp: xr.Dataset) -> xr.Dataset:
+    """Return a warp with planes of no pixels: attributes and scalars are kept."""
+    return warp.isel({dim: slice(0, 0) for dim in (v.Y, v.X) if dim in warp.dims}).copy(deep=True)
 
 
 def _order(warp: xr.Dataset) -> tuple[str, list[int]]:
@@ -187,6 +236,49 @@ def _empty(extras: tuple[bool, int], box: Box) -> _Result:
     )
 
 
+class _State(NamedTuple):
+    """What warps add to, one after the other.
+
+    ``sums`` have values, and take memory, only where several warps have data.
+    """
+
+    extras: tuple[bool, int]
+    out: _Result
+    number: NDArray[np.uint8]
+    sums: NDArray[np.float64]
+
+    @classmethod
+    def blank(cls, extras: tuple[bool, int], box: Box) -> _State:
+        out = _empty(extras, box)
+        out.image[:], out.variance[:], out.mask[:], out.extras[:] = np.nan, np.inf, NO_DATA, np.nan
+        out.extras[: extras[0]] = 1.0
+        shape = out.image.shape
+        sums = np.empty((2 + len(out.extras), *shape))
+        return cls(extras, out, np.zeros(shape, np.uint8), sums)
+
+    def add(self, warp: xr.Dataset, limits: Box) -> int:
+        """Add a warp; return how many of its pixels have data."""
+        ((_, place, there),) = _overlaps([warp], [_box_of(warp)], limits[:2], limits)
+        if place is None or there is None:
+            return 0
+        out, part = self.out, warp.isel({v.Y: there[0], v.X: there[1]})
+        return int(
+            add_warp(
+                *_planes_of(part, self.extras),
+                NO_DATA,
+                place,
+                self.number,
+                *out,
+                self.sums,
+            )
+        )
+
+    def finish(self) -> int:
+        """Take means; return how many pixels have data."""
+        out = self.out
+        return int(take_means(self.number, self.sums, out.image, out.variance, out.extras))
+
+
 def _merge_rows(
     warps: Sequence[xr.Dataset],
     boxes: Sequence[Box],
@@ -209,10 +301,7 @@ def _merge_rows(
             continue
         part = warp.isel({v.Y: there[0], v.X: there[1]})
         counts[index] += add_warp(
-            _values(part, "image", np.float32),
-            _values(part, "variance", np.float32),
-            _values(part, v.MASK, np.int32),
-            _values_of_extras(part, extras),
+            *_planes_of(part, extras),
             NO_DATA,
             place,
             number,
@@ -223,6 +312,17 @@ def _merge_rows(
             sums,
         )
     return int(take_means(number, sums, image, variance, others))
+
+
+def _planes_of(
+    part: xr.Dataset, extras: tuple[bool, int]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return (
+        _values(part, "image", np.float32),
+        _values(part, "variance", np.float32),
+        _values(part, v.MASK, np.int32),
+        _values_of_extras(part, extras),
+    )
 
 
 def _values(part: xr.Dataset, name: str, dtype: Any) -> NDArray[Any]:

@@ -185,3 +185,31 @@ def test_warps_that_do_not_belong_together_are_refused(change, error, text):
         merge_warps([one, change(other)])
     with pytest.raises(GeometryError, match="pixels in it"):
         merge_warps([one], box=(5, 5, 0, 1))
+
+
+def test_one_warp_after_the_other_merges_into_the_same_bits():
+    options = {"parameters": WarpParameters(noise_realizations=2)}
+    warps = row_of_detectors((0, 50, 50, 90), **options)  # three overlap
+    attrs = {name: warps[0].attrs[name] for name in ("box", "wcs")}
+    missed = detector(4, 300).assign_attrs(attrs)
+    assert "image" not in missed
+    before = [warp.copy(deep=True) for warp in warps]
+    for box in (BOX, (10, 55, 20, 60), (-5, 70, -20, 400), (200, 210, 0, 10)):
+        merged = merge_warps(iter([*warps, missed]), box=box, in_order=True)
+        xr.testing.assert_identical(merged, merge_warps([missed, *warps], box=box))
+    for warp, old in zip(warps, before, strict=True):
+        xr.testing.assert_identical(warp, old)
+    alone = merge_warps(iter([missed]), box=BOX, in_order=True)
+    xr.testing.assert_identical(alone, merge_warps([missed], box=BOX))
+
+
+def test_warps_that_are_not_in_order_are_refused():
+    warps = row_of_detectors()
+    with pytest.raises(ValueError, match="not in the order of their detectors"):
+        merge_warps(warps[::-1], box=BOX, in_order=True)
+    with pytest.raises(ValueError, match="box must be given"):
+        merge_warps(warps, in_order=True)
+    with pytest.raises(ConfigurationError, match="must have the same planes"):
+        merge_warps([warps[0], warps[1].drop_vars("masked_fraction")], box=BOX, in_order=True)
+    with pytest.raises(NoUsableDataError, match="no warp"):
+        merge_warps(iter([]), box=BOX, in_order=True)
