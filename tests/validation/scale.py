@@ -11,6 +11,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from tests.benchmarks.memory_of_workers import draw, images_of_extraction, watch_run
+from tests.benchmarks.task_memory import measure_task
+from tests.benchmarks.test_tract_plan import measure_plans
+from tests.benchmarks.tract_survey import Survey
 from tests.validation.rows import Row, at_most, between
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +91,35 @@ def _memory() -> list[Row]:
     ]  # fmt: skip
 
 
+def _tract() -> list[Row]:
+    survey = Survey()
+    with tempfile.TemporaryDirectory() as folder:
+        plans = measure_plans(Path(folder), survey)
+    rows = []
+    for name, found in plans.items():
+        spent, most = found["plan"] + found["weave"], max(found["memory"].values())
+        rows += [
+            between(f"10 x 10 patches, 200 visits, 189 detectors, {name}: plan and graph of "
+                    f"{sum(found['blocks'].values())} blocks", spent, -INFINITY, 60, "s", ".3g"),
+            between("its largest task, as declared", most / 1e9, -INFINITY, 1.5, "GB", ".3g"),
+            between("what travels to a task", found["task_bytes"], -INFINITY, 2048, "bytes",
+                    ".4g"),
+        ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for task, visits, what in (
+            ("warps", 0, "the detectors of 2048 x 4096 that touch a patch of 4200²"),
+            ("tract_levels", 3, "its levels"),
+            ("coadd", 24, "24 matched warps, clipped"),
+        ):
+            memory = measure_task(task, Path(folder), visits)
+            rows.append(
+                between(f"task {task}, {what}: memory it takes, {memory.peak / 1e9:.2f} GB with "
+                        "all of its process", memory.grown / 1e9, -INFINITY,
+                        memory.declared / 1e9, "GB", ".3g")
+            )  # fmt: skip
+    return rows
+
+
 def measure() -> list[Row]:
     """Return the rows of this topic."""
     extraction = [
@@ -96,4 +128,4 @@ def measure() -> list[Row]:
                 ".2f")
         for region, how in (("AMP", "amplifier by amplifier"), ("DETECTOR", "detector as a whole"))
     ]  # fmt: skip
-    return [*_plan(), *extraction, *_memory()]
+    return [*_plan(), *_tract(), *extraction, *_memory()]
