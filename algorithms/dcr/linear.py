@@ -1,0 +1,230 @@
+"""The linear solution for sub-bands: weighted least squares with priors on their spectra.
+
+Minimised is, over visits e and planes m,
+
+.. math:: \\sum_e |y_e - T_e m|^2_{w_e} + W \\sum_k c(k) \\left[ \\lambda_c |D_2 m(k)|^2 +
+    \\lambda_f |D_1 m(k)|^2 + \\lambda_a |m(k) - r(k)/N|^2 \\right] +
+    \\sum_x \\mu(x) |m(x) - r(x)/N|^2
+
+with the coadd r, weights w (one over variance), their mean sum W, and first and second differences
+between planes D. The stiffness c is one over the square of the transfer function of the PSF: what
+is finer than the PSF is noise. mu holds the planes to the coadd far from sources.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.conjugate import conjugate_gradients
+from skyloom.algorithms.dcr.normal import (
+    Prior,
+    add_prior,
+    inverse_matrices,
+    normal_matrices,
+    times,
+)
+from skyloom.algorithms.dcr.operator import FourierOperator, Images
+from skyloom.algorithms.dcr.parameters import LinearParameters
+
+__all__ = ["Problem", "TileSolution", "load_problem", "prior_of", "solve_tile", "visit_chi2"]
+
+Floats = NDArray[np.float64]
+FAR: Final = 1.5
+"""FWHM from sources at which the planes are held to the coadd by 40 % of the taper."""
+
+
+class Problem(NamedTuple):
+    """The data of a tile: ``images`` and ``weights`` (visit, y, x), 0 where a pixel is bad, the
+    mean ``coadd`` (y, x), and where something is ``detected`` (y, x)."""
+
+    images: Images
+    weights: Images
+    coadd: Images
+    detected: NDArray[np.bool_]
+
+    @property
+    def mean_weights(self) -> Floats:
+        """Return the mean weight of each visit."""
+        return np.asarray(self.weights.mean(axis=(1, 2), dtype=np.float64))
+
+
+class TileSolution(NamedTuple):
+    """Planes (subfilter, y, x), the relative residuals of the iterations, and the status."""
+
+    planes: Images
+    residuals: list[float]
+    status: v.DcrStatus
+
+
+def load_problem(
+    warps: xr.Dataset, template: xr.Dataset, parameters: LinearParameters
+) -> Problem:
+    """Return images, weights and the coadd of warps as arrays.
+
+    Parameters
+    ----------
+    warps : Dataset, (visit, y, x)
+        ``image``, ``variance``, ``mask``.
+    template : Dataset, (y, x)
+        Coadd whose ``mask`` says what is detected.
+    parameters : LinearParameters
+    """
+    image = np.asarray(warps["image"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
+    variance = np.asarray(warps["variance"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
+    mask = warps[v.MASK].transpose(v.VISIT, v.Y, v.X).values
+    bits = v.plane_bits(parameters.reject_planes, warps[v.MASK].attrs)
+    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0) & ((mask & bits) == 0)
+    weights = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
+    images = np.where(good, image, np.float32(0.0))
+    detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
+    found = np.asarray((template[v.MASK].values & detected) != 0)
+    return Problem(images, weights, coadd_of(images, weights, template), found)
+
+
+def coadd_of(images: Images, weights: Images, template: xr.Dataset) -> Images:
+    """Return the weighted mean; the template's where no visit has data, 0 where that has none."""
+    total = weights.sum(axis=0, dtype=np.float64)
+    mean = (images * weights).sum(axis=0, dtype=np.float64)
+    np.divide(mean, total, out=mean, where=total > 0)
+    outside = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where(total > 0, mean, outside).astype(np.float32)
+
+
+def prior_of(transfer: NDArray[np.complexfloating], parameters: LinearParameters) -> Prior:
+    """Return the prior where the model's PSF has this transfer function (ky, kx)."""
+    power = np.abs(transfer).astype(np.float64) ** 2
+    stiffness = (1.0 / np.maximum(power, 1e-4)).astype(np.float32)
+    return Prior(parameters.curvature, parameters.slope, parameters.adherence, stiffness)
+
+
+def taper_weights(
+    problem: Problem, fwhm: float, total: float, parameters: LinearParameters
+) -> Images:
+    """Return mu (y, x): how firmly planes are held to the coadd, by the distance to sources."""
+    distance = ndimage.distance_transform_edt(~problem.detected)
+    near = np.exp(-((distance / (FAR * fwhm)) ** 2) / 2.0)
+    held = parameters.taper * (1.0 - near) + parameters.taper_floor
+    return np.asarray(total * held, np.float32)
+
+
+def solve_tile(
+    problem: Problem,
+    operator: FourierOperator,
+    prior: Prior,
+    fwhm: float,
+    parameters: LinearParameters,
+    start: Images | None = None,
+) -> TileSolution:
+    """Solve for the planes of a tile.
+
+    Parameters
+    ----------
+    problem : Problem
+    operator : FourierOperator
+        Over an image large enough that nothing reaches around it.
+    prior : Prior
+    fwhm : float, pixel
+        Of the model's PSF, for the distance at which sources end.
+    parameters : LinearParameters
+    start : array, (subfilter, y, x), optional
+        Planes to begin with; equal parts of the coadd if not given.
+    """
+    n, shape = operator.subfilters, problem.coadd.shape
+    inside = (slice(None), slice(shape[0]), slice(shape[1]))
+    part = problem.coadd / np.float32(n)
+    equal = np.broadcast_to(part, (n, *shape))
+    if not problem.weights.any():
+        return TileSolution(equal.copy(), [], v.DcrStatus.NO_VALID_PIXELS)
+    if not problem.detected.any():
+        return TileSolution(equal.copy(), [], v.DcrStatus.NO_SOURCES)
+    mean = problem.mean_weights
+    total = float(mean.sum())
+    held = np.full(operator.shape, total * (parameters.taper + parameters.taper_floor), np.float32)
+    held[inside[1:]] = taper_weights(problem, fwhm, total, parameters)
+    table = total * prior.matrix(n)
+    area = problem.coadd.size / math.prod(operator.shape)
+    inverse = inverse_matrices(
+        normal_matrices(operator, mean * area), table, prior.stiffness, float(held.mean())
+    )
+    whole = np.zeros((n, *operator.shape), np.float32)
+    whole[inside] = equal
+    buffer = np.zeros(operator.shape, np.float32)
+
+    def apply(planes: Images) -> Images:
+        spectrum = operator.spectrum(planes)
+        found = np.zeros_like(spectrum)
+        add_prior(table, prior.stiffness, spectrum, found)
+        for visit in range(operator.visits):
+            seen = operator.predict(visit, spectrum)
+            buffer[inside[1:]] = seen[inside[1:]] * problem.weights[visit]
+            operator.add_transposed(visit, buffer, found)
+        return operator.planes(found) + held * planes
+
+    def precondition(planes: Images) -> Images:
+        spectrum = operator.spectrum(planes)
+        found = np.empty_like(spectrum)
+        times(inverse, spectrum, found)
+        return operator.planes(found)
+
+    right = np.zeros_like(operator.spectrum(whole))
+    for visit in range(operator.visits):
+        buffer[inside[1:]] = problem.images[visit] * problem.weights[visit]
+        operator.add_transposed(visit, buffer, right)
+    adherence = total * prior.adherence * np.eye(n)
+    add_prior(adherence, prior.stiffness, operator.spectrum(whole), right)
+    begin = whole
+    if start is not None:
+        begin = whole.copy()
+        begin[inside] = start
+    solved = conjugate_gradients(
+        apply,
+        operator.planes(right) + held * whole,
+        begin,
+        precondition,
+        tolerance=parameters.tolerance,
+        max_iterations=parameters.max_iterations,
+    )
+    converged = solved.residuals[-1] <= parameters.tolerance
+    status = v.DcrStatus.CONVERGED if converged else v.DcrStatus.NOT_CONVERGED
+    return TileSolution(solved.values[inside].copy(), solved.residuals, status)
+
+
+def visit_residuals(
+    problem: Problem, operator: FourierOperator, planes: Images, visit: int
+) -> Images:
+    """Return the deviation of a visit from what the planes predict, in standard deviations."""
+    whole = np.zeros((len(planes), *operator.shape), np.float32)
+    whole[:, : problem.coadd.shape[0], : problem.coadd.shape[1]] = planes
+    return residuals_of(problem, operator, operator.spectrum(whole), visit)
+
+
+def residuals_of(
+    problem: Problem, operator: FourierOperator, spectrum: NDArray[np.complex64], visit: int
+) -> Images:
+    """Return the same from the transform of the planes."""
+    rows, columns = problem.coadd.shape
+    seen = operator.predict(visit, spectrum)[:rows, :columns]
+    return np.asarray((problem.images[visit] - seen) * np.sqrt(problem.weights[visit]))
+
+
+def visit_chi2(
+    problem: Problem, operator: FourierOperator, planes: Images
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the sum of squared deviations at sources, and the number of pixels, of each visit."""
+    whole = np.zeros((len(planes), *operator.shape), np.float32)
+    whole[:, : problem.coadd.shape[0], : problem.coadd.shape[1]] = planes
+    spectrum = operator.spectrum(whole)
+    chi2, count = np.zeros(operator.visits), np.zeros(operator.visits, np.int64)
+    for visit in range(operator.visits):
+        deviation = residuals_of(problem, operator, spectrum, visit)
+        at = problem.detected & (problem.weights[visit] > 0)
+        chi2[visit] = np.square(deviation[at], dtype=np.float64).sum()
+        count[visit] = at.sum()
+    return chi2, count

@@ -1,0 +1,64 @@
+"""Parameters of the solution for sub-bands."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from skyloom.algorithms.dcr.operator import InBand
+from skyloom.algorithms.parameters import Parameters
+
+__all__ = ["LinearParameters"]
+
+
+class LinearParameters(Parameters):
+    """How the linear problem of sub-bands is solved, `solve_dcr`."""
+
+    subfilters: int = Field(3, ge=1, le=16, description="number of sub-bands")
+    in_band: InBand = Field(
+        "linear",
+        description="spectrum inside a sub-band: linear, from its neighbours, or flat",
+    )
+    match_seeing: bool = Field(
+        True, description="whether the PSFs of the visits, where known, are part of the model"
+    )
+    curvature: float = Field(
+        0.03, ge=0, description="prior on the curvature of spectra over the weight of the data"
+    )
+    slope: float = Field(
+        3e-4, ge=0, description="prior on the slope of spectra over the weight of the data"
+    )
+    adherence: float = Field(
+        1e-5,
+        ge=0,
+        description="prior on the difference to the coadd over the weight of the data; 1e-4 where "
+        "sources have a signal to noise below 100 per visit",
+    )
+    taper: float = Field(
+        0.1,
+        ge=0,
+        description="prior on the difference to the coadd far from sources over the weight of the "
+        "data",
+    )
+    taper_floor: float = Field(
+        1e-6, gt=0, description="the same at sources; it keeps the problem positive"
+    )
+    tolerance: float = Field(1e-4, gt=0, description="relative residual at which to stop")
+    max_iterations: int = Field(30, ge=1, description="most iterations")
+    reject_threshold: float = Field(
+        7.5, gt=0, description="deviation of a pixel of few visits that is rejected, sigma"
+    )
+    reject_rounds: int = Field(1, ge=0, description="rounds of rejection")
+    outlier_factor: float = Field(
+        3.0, gt=1, description="chi2 of a visit over the median of all at which it is dropped"
+    )
+    chi2_limit: float = Field(
+        5.0, gt=1, description="chi2 per pixel at sources above which the fit is called bad"
+    )
+    reject_planes: tuple[str, ...] = Field(
+        ("NO_DATA", "BAD", "SAT", "COSMIC_RAY", "CLIPPED", "REJECTED"),
+        description="mask planes of warps whose pixels do not count",
+    )
+    tile: int = Field(1024, ge=16, description="side of a tile, pixel")
+    margin: int | None = Field(
+        None, ge=0, description="pixels around a tile; from shifts and PSF if not given"
+    )
