@@ -14,21 +14,29 @@ from skyloom.algorithms.dcr.model import (
     reference_plane,
     stack_planes,
 )
+from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.prediction import predict_template
 from skyloom.algorithms.dcr.shift_image import shift_image
 from skyloom.algorithms.dcr.shifts import dcr_shifts, join_small_splits, shift_margin
+from skyloom.algorithms.dcr.solving import DcrSolution, jacobian_of, solve_dcr
 
 __all__ = [
     "Band",
+    "DcrSolution",
+    "LinearParameters",
     "dcr_shifts",
     "dispersion",
     "displacement",
     "finalize_planes",
     "init_model",
+    "jacobian_of",
     "join_small_splits",
     "patch_jacobian",
+    "predict_template",
     "reference_plane",
     "shift_image",
     "shift_margin",
+    "solve_dcr",
     "stack_planes",
     "subband_edges",
 ]

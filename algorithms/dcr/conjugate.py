@@ -59,7 +59,7 @@ def conjugate_gradients(
     ...     lambda x: matrix @ x, right, np.zeros(2, "f4"), np.copy,
     ...     tolerance=1e-6, max_iterations=10,
     ... )
-    >>> found.values.round(4).tolist(), found.iterations
+    >>> [round(float(value), 4) for value in found.values], found.iterations
     ([0.0909, 0.6364], 2)
     """
     values = start.copy()

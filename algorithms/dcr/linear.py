@@ -30,10 +30,20 @@ from skyloom.algorithms.dcr.normal import (
     normal_matrices,
     times,
 )
-from skyloom.algorithms.dcr.operator import FourierOperator, Images
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
 
-__all__ = ["Problem", "TileSolution", "load_problem", "prior_of", "solve_tile", "visit_chi2"]
+__all__ = [
+    "Problem",
+    "TileSolution",
+    "load_problem",
+    "prior_of",
+    "residuals_of",
+    "solve_tile",
+    "spectrum_of",
+    "visit_chi2",
+    "weighted_mean",
+]
 
 Floats = NDArray[np.float64]
 FAR: Final = 1.5
@@ -63,9 +73,7 @@ class TileSolution(NamedTuple):
     status: v.DcrStatus
 
 
-def load_problem(
-    warps: xr.Dataset, template: xr.Dataset, parameters: LinearParameters
-) -> Problem:
+def load_problem(warps: xr.Dataset, template: xr.Dataset, parameters: LinearParameters) -> Problem:
     """Return images, weights and the coadd of warps as arrays.
 
     Parameters
@@ -85,33 +93,40 @@ def load_problem(
     images = np.where(good, image, np.float32(0.0))
     detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
     found = np.asarray((template[v.MASK].values & detected) != 0)
-    return Problem(images, weights, coadd_of(images, weights, template), found)
+    outside = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
+    return Problem(images, weights, weighted_mean(images, weights, outside), found)
 
 
-def coadd_of(images: Images, weights: Images, template: xr.Dataset) -> Images:
-    """Return the weighted mean; the template's where no visit has data, 0 where that has none."""
+def weighted_mean(images: Images, weights: Images, otherwise: Images) -> Images:
+    """Return the weighted mean over visits, another image where none has data."""
     total = weights.sum(axis=0, dtype=np.float64)
     mean = (images * weights).sum(axis=0, dtype=np.float64)
     np.divide(mean, total, out=mean, where=total > 0)
-    outside = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
-    return np.where(total > 0, mean, outside).astype(np.float32)
+    return np.where(total > 0, mean, otherwise).astype(np.float32)
 
 
-def prior_of(transfer: NDArray[np.complexfloating], parameters: LinearParameters) -> Prior:
+def prior_of(transfer: Spectra, parameters: LinearParameters, adherence: float) -> Prior:
     """Return the prior where the model's PSF has this transfer function (ky, kx)."""
     power = np.abs(transfer).astype(np.float64) ** 2
     stiffness = (1.0 / np.maximum(power, 1e-4)).astype(np.float32)
-    return Prior(parameters.curvature, parameters.slope, parameters.adherence, stiffness)
+    return Prior(parameters.curvature, parameters.slope, adherence, stiffness)
 
 
 def taper_weights(
-    problem: Problem, fwhm: float, total: float, parameters: LinearParameters
+    problem: Problem,
+    shape: tuple[int, int],
+    fwhm: float,
+    total: float,
+    parameters: LinearParameters,
 ) -> Images:
-    """Return mu (y, x): how firmly planes are held to the coadd, by the distance to sources."""
-    distance = ndimage.distance_transform_edt(~problem.detected)
-    near = np.exp(-((distance / (FAR * fwhm)) ** 2) / 2.0)
-    held = parameters.taper * (1.0 - near) + parameters.taper_floor
-    return np.asarray(total * held, np.float32)
+    """Return mu over the periodic image: how firmly planes are held, by the distance to sources."""
+    held = np.full(shape, total * (parameters.taper + parameters.taper_floor), np.float32)
+    if problem.detected.any():
+        distance = ndimage.distance_transform_edt(~problem.detected)
+        far = 1.0 - np.exp(-((distance / (FAR * fwhm)) ** 2) / 2.0)
+        rows, columns = far.shape
+        held[:rows, :columns] = total * (parameters.taper * far + parameters.taper_floor)
+    return held
 
 
 def solve_tile(
@@ -137,6 +152,9 @@ def solve_tile(
         Planes to begin with; equal parts of the coadd if not given.
     """
     n, shape = operator.subfilters, problem.coadd.shape
+    if n == 1:  # there is no colour to hold
+        prior = prior._replace(adherence=0.0)
+        parameters = parameters.model_copy(update={"taper": 0.0})
     inside = (slice(None), slice(shape[0]), slice(shape[1]))
     part = problem.coadd / np.float32(n)
     equal = np.broadcast_to(part, (n, *shape))
@@ -146,8 +164,7 @@ def solve_tile(
         return TileSolution(equal.copy(), [], v.DcrStatus.NO_SOURCES)
     mean = problem.mean_weights
     total = float(mean.sum())
-    held = np.full(operator.shape, total * (parameters.taper + parameters.taper_floor), np.float32)
-    held[inside[1:]] = taper_weights(problem, fwhm, total, parameters)
+    held = taper_weights(problem, operator.shape, fwhm, total, parameters)
     table = total * prior.matrix(n)
     area = problem.coadd.size / math.prod(operator.shape)
     inverse = inverse_matrices(
@@ -196,35 +213,43 @@ def solve_tile(
     return TileSolution(solved.values[inside].copy(), solved.residuals, status)
 
 
-def visit_residuals(
-    problem: Problem, operator: FourierOperator, planes: Images, visit: int
-) -> Images:
-    """Return the deviation of a visit from what the planes predict, in standard deviations."""
+def spectrum_of(planes: Images, operator: FourierOperator) -> Spectra:
+    """Return the transform of planes (subfilter, y, x) in the operator's larger image."""
     whole = np.zeros((len(planes), *operator.shape), np.float32)
-    whole[:, : problem.coadd.shape[0], : problem.coadd.shape[1]] = planes
-    return residuals_of(problem, operator, operator.spectrum(whole), visit)
+    whole[:, : planes.shape[1], : planes.shape[2]] = planes
+    return operator.spectrum(whole)
 
 
 def residuals_of(
-    problem: Problem, operator: FourierOperator, spectrum: NDArray[np.complex64], visit: int
+    problem: Problem, operator: FourierOperator, spectrum: Spectra, visit: int
 ) -> Images:
-    """Return the same from the transform of the planes."""
+    """Return the deviation of a visit from what planes predict, in standard deviations.
+
+    Parameters
+    ----------
+    spectrum : array
+        Of the planes, `spectrum_of`.
+    """
     rows, columns = problem.coadd.shape
     seen = operator.predict(visit, spectrum)[:rows, :columns]
     return np.asarray((problem.images[visit] - seen) * np.sqrt(problem.weights[visit]))
 
 
 def visit_chi2(
-    problem: Problem, operator: FourierOperator, planes: Images
+    problem: Problem, operator: FourierOperator, planes: Images, counted: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Return the sum of squared deviations at sources, and the number of pixels, of each visit."""
-    whole = np.zeros((len(planes), *operator.shape), np.float32)
-    whole[:, : problem.coadd.shape[0], : problem.coadd.shape[1]] = planes
-    spectrum = operator.spectrum(whole)
+    """Return the sum of squared deviations at sources, and the number of pixels, of each visit.
+
+    Parameters
+    ----------
+    counted : array, (y, x)
+        Pixels that count.
+    """
+    spectrum = spectrum_of(planes, operator)
     chi2, count = np.zeros(operator.visits), np.zeros(operator.visits, np.int64)
     for visit in range(operator.visits):
         deviation = residuals_of(problem, operator, spectrum, visit)
-        at = problem.detected & (problem.weights[visit] > 0)
+        at = counted & problem.detected & (problem.weights[visit] > 0)
         chi2[visit] = np.square(deviation[at], dtype=np.float64).sum()
         count[visit] = at.sum()
     return chi2, count

@@ -66,9 +66,7 @@ def normal_matrices(operator: FourierOperator, weights: Floats) -> Matrices:
     found = np.zeros((rows, columns, n, n), np.complex64)
     for visit in range(operator.visits):
         transfer = (
-            operator.transfer[visit]
-            if len(operator.transfer)
-            else np.empty((0, 0), np.complex64)
+            operator.transfer[visit] if len(operator.transfer) else np.empty((0, 0), np.complex64)
         )
         _add_outer(
             operator.table[visit],
@@ -81,7 +79,9 @@ def normal_matrices(operator: FourierOperator, weights: Floats) -> Matrices:
     return found
 
 
-def inverse_matrices(matrices: Matrices, prior: Floats, stiffness: Images, ridge: float) -> Matrices:
+def inverse_matrices(
+    matrices: Matrices, prior: Floats, stiffness: Images, ridge: float
+) -> Matrices:
     """Return the inverses of matrices plus a prior of some stiffness and a ridge.
 
     Parameters

@@ -58,7 +58,7 @@ class FourierOperator(NamedTuple):
     @property
     def subfilters(self) -> int:
         """Return the number of sub-bands."""
-        return self.table.shape[2]
+        return int(self.table.shape[2])
 
     def spectrum(self, planes: Images) -> Spectra:
         """Return the transform of planes (subfilter, y, x)."""
@@ -72,9 +72,7 @@ class FourierOperator(NamedTuple):
         """Return what a visit shows of planes, (y, x), from their transform."""
         seen = np.empty(spectrum.shape[1:], np.complex64)
         transfer = self.transfer[visit] if len(self.transfer) else NONE
-        _see(
-            spectrum, self.table[visit], self.along_y[visit], self.along_x[visit], transfer, seen
-        )
+        _see(spectrum, self.table[visit], self.along_y[visit], self.along_x[visit], transfer, seen)
         return np.asarray(fft.irfft2(seen, self.shape, overwrite_x=True), np.float32)
 
     def add_transposed(self, visit: int, image: Images, spectrum: Spectra) -> None:
@@ -108,7 +106,7 @@ def fourier_operator(
         As for `skyloom.algorithms.dcr.dcr_shifts`.
     in_band : "linear" or "flat"
         Spectrum inside a sub-band: linear, its slope from the neighbouring planes; or flat, which
-        inflates colours by 1 / (1 - 1/N^2).
+        inflates colours by 1 / (1 - 1/N^2). A single sub-band is only moved.
     transfer : array, (visit, ky, kx), optional
         Transfer functions of the visits over that of the model, at the frequencies of ``rfft2``.
     """
@@ -140,12 +138,17 @@ def subband_transfer(
     amplitude = dispersion(band, conditions, wavelengths)  # visit, subfilter, node
     vectors = displacement(conditions, jacobian)
     step = np.pi * np.abs(vectors).sum(axis=1) / (TABLE - 1) + 1e-12
+    if subfilters == 1:  # only moved: a single plane cannot tell how it is smeared
+        amplitude = (amplitude * weights).sum(axis=-1, keepdims=True)
+        wavelengths, weights = wavelengths[:, :1], np.ones((1, 1))
     turned = (step[:, None] * np.arange(TABLE + 1))[:, :, None, None] * amplitude[:, None]
     rotation = np.exp(-1j * turned)
     values = (rotation * weights).sum(axis=-1)
-    if in_band == "linear":
+    if in_band == "linear" and subfilters > 1:
         edges = subband_edges(band, subfilters)
-        within = (wavelengths - (edges[1:, None] + edges[:-1, None]) / 2.0) / np.diff(edges)[:, None]
+        within = (wavelengths - (edges[1:, None] + edges[:-1, None]) / 2.0) / np.diff(edges)[
+            :, None
+        ]
         # Light is only moved within the sub-band, whatever the throughput.
         within = within - (within * weights).sum(axis=1, keepdims=True)
         values = values + (rotation * (within * weights)).sum(axis=-1) @ slope_matrix(subfilters)
@@ -160,7 +163,7 @@ def slope_matrix(subfilters: int) -> Floats:
     >>> slope_matrix(3).tolist()
     [[-1.0, 1.0, 0.0], [-0.5, 0.0, 0.5], [0.0, -1.0, 1.0]]
     """
-    return np.gradient(np.eye(subfilters), axis=0) if subfilters > 1 else np.zeros((1, 1))
+    return np.asarray(np.gradient(np.eye(subfilters), axis=0))
 
 
 @compiled

@@ -27,11 +27,11 @@ class LinearParameters(Parameters):
     slope: float = Field(
         3e-4, ge=0, description="prior on the slope of spectra over the weight of the data"
     )
-    adherence: float = Field(
-        1e-5,
+    adherence: float | None = Field(
+        None,
         ge=0,
-        description="prior on the difference to the coadd over the weight of the data; 1e-4 where "
-        "sources have a signal to noise below 100 per visit",
+        description="prior on the difference to the coadd over the weight of the data; if not "
+        "given 1e-5, or 1e-4 if no pixel has a signal to noise of 100 in a visit",
     )
     taper: float = Field(
         0.1,

@@ -1,0 +1,190 @@
+"""What a visit at any altitude and parallactic angle would show of a model."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import fft
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.bands import Band
+from skyloom.algorithms.dcr.geometry import FIELDS
+from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
+from skyloom.algorithms.dcr.linear import spectrum_of
+from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
+from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
+from skyloom.algorithms.dcr.transfer import PointSpreads
+from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, noise_of_template
+from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
+
+__all__ = ["predict_template"]
+
+Floats = NDArray[np.float64]
+
+OUTSIDE: Final = 0.5
+"""Pixels of dispersion outside of those of the model's visits that need a warning."""
+
+
+def predict_template(
+    model: xr.Dataset,
+    conditions: xr.Dataset,
+    *,
+    jacobian: Floats | None = None,
+    spectrum: Floats | None = None,
+) -> xr.Dataset:
+    """Return the image that a visit would show of a model, with its noise and PSF.
+
+    The same operator as in the fit is applied: the same spectra within sub-bands and the same
+    kind of shift.
+
+    Parameters
+    ----------
+    model : Dataset, (subfilter, y, x)
+        As of `solve_dcr`.
+    conditions : Dataset, (visit)
+        Of one visit, at the centre of the patch, as of
+        `skyloom.algorithms.visit_conditions.visit_conditions`.
+    jacobian : array, (2, 2), arcsec/pixel, optional
+        That of the model if not given.
+    spectrum : array, (subfilter,), optional
+        Relative fluxes of the source that the PSF is stated for; equal ones if not given.
+
+    Returns
+    -------
+    Dataset, (y, x)
+        ``image`` and ``variance``, in the units of the model, ``mask``, and ``psf`` (psf_y,
+        psf_x) of the model, displaced and stretched as the template is.
+
+    Raises
+    ------
+    ValueError
+        If the model lacks a plane or what its operator needs, there is not one visit, or the
+        conditions lack something.
+
+    Warns
+    -----
+    ExtrapolatedTemplateWarning
+        If the dispersion is outside of the hull of those of the model's visits by more than 0.5
+        pixel.
+    """
+    band, p, own = _operator_of(model)
+    if conditions.sizes.get(v.VISIT) != 1:
+        raise ValueError(f"conditions must be of one visit, got {conditions.sizes.get(v.VISIT, 0)}")
+    matrix = own if jacobian is None else np.asarray(jacobian, float)
+    shifts = dcr_shifts(
+        band, conditions, matrix, subfilters=p.subfilters, mode="split", split_threshold=0.0
+    )
+    _check_hull(model, band, conditions, matrix, own)
+    planes = model["model"].transpose(v.SUBFILTER, v.Y, v.X).to_numpy().astype(np.float32)
+    rows, columns = planes.shape[1:]
+    reach = 2 * shift_margin(shifts, 8)
+    shape = (
+        fft.next_fast_len(rows + reach, real=True),
+        fft.next_fast_len(columns + reach, real=True),
+    )
+    operator = _operator(shape, band, conditions, matrix, p)
+    image = operator.predict(0, spectrum_of(planes, operator))[:rows, :columns]
+    mean_variance = _variance(model, band, conditions, matrix, own, p)
+    total = float(model["mean_weight"].sum())
+    weight = model["weight_sum"].to_numpy()
+    local = np.divide(total, weight, out=np.full(weight.shape, np.inf), where=weight > 0)
+    pixels = (v.Y, v.X)
+    values = {
+        "image": (pixels, image.copy(), dict(model["model"].attrs)),
+        "variance": (
+            pixels,
+            (mean_variance * local).astype(np.float32),
+            dict(model["variance"].attrs),
+        ),
+        v.MASK: model[v.MASK],
+        "psf": _psf(model, conditions, band, matrix, shift_margin(shifts, 8), p, spectrum),
+    }
+    kept = {name: at for name, at in model.coords.items() if set(at.dims) <= set(pixels)}
+    attrs = {name: model.attrs[name] for name in ("box", "wcs", "band") if name in model.attrs}
+    for name in ("altitude", "parallactic_angle"):
+        attrs[name] = conditions[name].item()
+    return xr.Dataset(values, kept, attrs)
+
+
+def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
+    """Return band, parameters and jacobian of a model."""
+    missing = [
+        name for name in ("band_definition", "jacobian", "parameters") if name not in model.attrs
+    ]
+    missing += [name for name in ("model", "weight_sum", "mean_weight") if name not in model]
+    if missing:
+        raise ValueError(f"the model lacks {', '.join(missing)}")
+    parameters = LinearParameters.model_validate_json(model.attrs["parameters"])
+    if model.sizes[v.SUBFILTER] != parameters.subfilters:
+        raise ValueError(
+            f"the model has {model.sizes[v.SUBFILTER]} planes, its operator needs "
+            f"{parameters.subfilters}"
+        )
+    band = Band.model_validate_json(model.attrs["band_definition"])
+    return band, parameters, np.array(json.loads(model.attrs["jacobian"]), float)
+
+
+def _operator(
+    shape: tuple[int, int], band: Band, conditions: xr.Dataset, jacobian: Floats,
+    p: LinearParameters, spreads: PointSpreads | None = None,
+) -> FourierOperator:  # fmt: skip
+    return fourier_operator(
+        shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
+        transfer=None if spreads is None else spreads.ratios(shape),
+    )  # fmt: skip
+
+
+def _check_hull(
+    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats
+) -> None:
+    used = model["mean_weight"].to_numpy() > 0
+    vectors = band_vectors(band, model[list(FIELDS)], own)[used]
+    outside = distance_outside(vectors, band_vectors(band, conditions, jacobian)[0])
+    if outside > OUTSIDE:
+        warnings.warn(
+            f"the dispersion at altitude {conditions['altitude'].item():.1f} and parallactic angle "
+            f"{conditions['parallactic_angle'].item():.1f} degree is {outside:.1f} pixel outside "
+            "of those of the model's visits",
+            ExtrapolatedTemplateWarning,
+            stacklevel=3,
+        )
+
+
+def _variance(
+    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats,
+    p: LinearParameters,
+) -> float:  # fmt: skip
+    """Return the variance in one pixel of mean weight."""
+    # Only widths of the visits are kept with a model: their transfer is that of Gaussians.
+    spreads = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
+    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
+    weights = model["mean_weight"].to_numpy()
+    noise = noise_of_planes(
+        fitted, weights, spreads.model_transfer(GRID), p, float(model.attrs["adherence"])
+    )
+    return noise_of_template(noise, _operator(GRID, band, conditions, jacobian, p))
+
+
+def _psf(
+    model: xr.Dataset, conditions: xr.Dataset, band: Band, jacobian: Floats, reach: int,
+    p: LinearParameters, spectrum: Floats | None,
+) -> xr.DataArray:  # fmt: skip
+    """Return the PSF of a source of some spectrum, by the operator of the template."""
+    relative = np.ones(p.subfilters) if spectrum is None else np.asarray(spectrum, float)
+    if relative.shape != (p.subfilters,) or not relative.sum() > 0:
+        raise ValueError(
+            f"spectrum must be {p.subfilters} fluxes whose sum is positive, got {spectrum}"
+        )
+    wide = np.pad(model["psf"].to_numpy(), reach)
+    planes = (relative[:, None, None] / relative.sum() * wide).astype(np.float32)
+    shape = tuple(fft.next_fast_len(side + reach, real=True) for side in wide.shape)
+    operator = _operator((shape[0], shape[1]), band, conditions, jacobian, p)
+    image = operator.predict(0, spectrum_of(planes, operator))[: wide.shape[0], : wide.shape[1]]
+    found = image.astype(float)
+    return xr.DataArray(found / found.sum(), dims=(v.PSF_Y, v.PSF_X))

@@ -1,0 +1,490 @@
+"""Solve a patch for its sub-bands: tiles, rejection, uncertainties, diagnostics."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import fft
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions, patch_jacobian
+from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
+from skyloom.algorithms.dcr.linear import (
+    Problem,
+    load_problem,
+    prior_of,
+    solve_tile,
+    visit_chi2,
+)
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
+from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.rejection import reject_pixels
+from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
+from skyloom.algorithms.dcr.tiles import Tile, tiles_of
+from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
+from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, plane_covariance
+from skyloom.algorithms.errors import (
+    DegenerateGeometryWarning,
+    GeometryError,
+    NoSourcesWarning,
+    NotConvergedWarning,
+    NoValidPixelsWarning,
+    VisitOutlierWarning,
+)
+from skyloom.algorithms.tangent_plane import plane_of_header
+
+__all__ = ["DcrSolution", "jacobian_of", "solve_dcr"]
+
+Floats = NDArray[np.float64]
+
+LEVERAGE: Final = 1e-6
+"""Pixels of dispersion below which visits have none."""
+UNCERTAIN: Final = 0.05
+"""Expected error of a first moment, in units of the band, above which colours mean little."""
+CONFIDENT: Final = 100.0
+"""Signal to noise of the brightest pixel in a visit from which the planes follow their data."""
+SPREAD: Final = 8
+"""Pixels around a tile beside the largest shift."""
+
+
+class DcrSolution(NamedTuple):
+    """The model of a patch, and what is to be known of its solution."""
+
+    model: xr.Dataset
+    diagnostics: xr.Dataset
+
+
+def solve_dcr(
+    warps: xr.Dataset,
+    conditions: xr.Dataset,
+    band: Band,
+    template: xr.Dataset,
+    *,
+    jacobian: Floats | None = None,
+    parameters: LinearParameters | None = None,
+) -> DcrSolution:
+    """Solve for the sky in sub-bands from visits at different airmasses and parallactic angles.
+
+    Parameters
+    ----------
+    warps : Dataset, (visit, y, x)
+        ``image``, ``variance`` and ``mask`` of visits on the grid of a patch; ``psf`` (visit,
+        psf_y, psf_x) or ``psf_fwhm`` (visit; pixel). May be lazy: one tile is read at a time.
+    conditions : Dataset, (visit)
+        As of `skyloom.algorithms.visit_conditions.visit_conditions`, at the centre of the patch.
+    band : Band
+    template : Dataset, (y, x)
+        Coadd of the same warps, with ``image``, ``variance`` and ``mask`` (DETECTED).
+    jacobian : array, (2, 2), arcsec/pixel, optional
+        Offsets on the sky per pixel; from the attributes ``wcs`` and ``box`` if not given.
+    parameters : LinearParameters, optional
+
+    Returns
+    -------
+    DcrSolution
+        ``model``, (subfilter, y, x): ``model`` (flux of each sub-band, units of the warps),
+        ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum``; ``covariance``
+        (subfilter, subfilter_2) of the planes in one pixel; ``psf``; the conditions of the visits
+        that were used, ``mean_weight`` and ``wavelength_edges``.
+        ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used`` and the dispersion of
+        visits; ``status``, ``iterations`` and ``residual`` of tiles; what the geometry allows.
+
+    Raises
+    ------
+    ValueError
+        If conditions, PSFs or limits of the band are missing or wrong.
+    GeometryError
+        If warps, template and conditions are not of the same pixels and visits.
+
+    Warns
+    -----
+    DegenerateGeometryWarning
+        If the visits hardly differ in dispersion.
+    NotConvergedWarning
+        If iterations end early, or visits are not described by the model.
+    VisitOutlierWarning
+        If a visit was left out because it disagrees with the others.
+    NoSourcesWarning, NoValidPixelsWarning
+        If there is nothing to solve for: the planes are equal parts of the coadd.
+
+    Examples
+    --------
+    A star of equal flux at all wavelengths, seen in two visits:
+
+    >>> from skyloom.algorithms import vocabulary as v
+    >>> from skyloom.algorithms.psf import gaussian_psf
+    >>> image = np.stack([1e4 * gaussian_psf(4.0, size=31).to_numpy()] * 2).astype("f4")
+    >>> planes = {"image": image, "variance": np.ones_like(image), "mask": image.astype("i4") * 0}
+    >>> warps = xr.Dataset({name: (("visit", "y", "x"), x) for name, x in planes.items()})
+    >>> warps = warps.assign(psf_fwhm=("visit", [4.0, 4.0])).assign_coords(visit=[1, 2])
+    >>> template = warps.isel(visit=0, drop=True).drop_vars("psf_fwhm")
+    >>> template["mask"][:] = v.MASK_PLANES["DETECTED"]
+    >>> air = {"temperature": 8.0, "pressure": 73892.0, "humidity": 30.0}
+    >>> place = {"latitude": -30.2, "height": 2663.0}
+    >>> table = {name: ("visit", [x, x]) for name, x in (air | place).items()}
+    >>> angles = {"altitude": ("visit", [88.0, 87.0]), "parallactic_angle": ("visit", [0.0, 90.0])}
+    >>> conditions = xr.Dataset(table | angles, {"visit": [1, 2]})
+    >>> band = Band.from_effective("g", 476.31, 147.0)
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", DegenerateGeometryWarning)
+    ...     found = solve_dcr(warps, conditions, band, template, jacobian=np.diag([-0.2, 0.2]))
+    >>> found.model["model"].sum(("y", "x")).values.round(-2).tolist()
+    [3300.0, 3300.0, 3300.0]
+
+    Notes
+    -----
+    Given the displacements the problem is linear, and solved as such: see
+    `skyloom.algorithms.dcr.linear`.
+    """
+    p = parameters or LinearParameters()
+    setup = _Setup(warps, conditions, band, template, jacobian, p)
+    found = _solve(setup, np.ones(setup.visits, bool))
+    outliers = _outliers(found, p)
+    if outliers.any():
+        names = ", ".join(str(name) for name in setup.names[outliers])
+        warnings.warn(
+            f"visits {names} disagree with the others (chi2 per pixel "
+            f"{_listed(found.per_pixel[outliers])}, of all {np.nanmedian(found.per_pixel):.2f}): "
+            "they are left out",
+            VisitOutlierWarning,
+            stacklevel=2,
+        )
+        found = _solve(setup, ~outliers)
+    solution = _finished(setup, found)
+    _warn(setup, solution.diagnostics)
+    return solution
+
+
+class _Setup:
+    """What all tiles share."""
+
+    def __init__(
+        self,
+        warps: xr.Dataset,
+        conditions: xr.Dataset,
+        band: Band,
+        template: xr.Dataset,
+        jacobian: Floats | None,
+        parameters: LinearParameters,
+    ) -> None:
+        check_conditions(conditions)
+        _check_pixels(warps, template, conditions)
+        self.warps, self.template, self.band, self.p = warps, template, band, parameters
+        self.names = warps[v.VISIT].to_numpy()
+        self.conditions = conditions.sel({v.VISIT: self.names})
+        self.visits = len(self.names)
+        self.jacobian = jacobian_of(warps.attrs) if jacobian is None else np.asarray(jacobian)
+        self.spreads: PointSpreads = point_spreads(warps, parameters.match_seeing)
+        shifts = dcr_shifts(
+            band, self.conditions, self.jacobian, subfilters=parameters.subfilters, mode="split",
+            split_threshold=0.0,
+        )  # fmt: skip
+        needed = shift_margin(shifts, SPREAD)
+        if parameters.margin is not None and parameters.margin < needed:
+            raise GeometryError(
+                f"margin must be at least {needed} pixels for these shifts, got {parameters.margin}"
+            )
+        self.reach = needed
+        widest = math.ceil(4.0 * float(self.spreads.fwhm.max()))
+        self.margin = parameters.margin if parameters.margin is not None else needed + widest
+        self.vectors = band_vectors(band, self.conditions, self.jacobian)
+        self.adherence = self._adherence()
+
+    def operator(self, shape: tuple[int, int]) -> FourierOperator:
+        """Return the operators over a periodic image of this shape."""
+        return fourier_operator(
+            shape,
+            self.band,
+            self.conditions,
+            self.jacobian,
+            subfilters=self.p.subfilters,
+            in_band=self.p.in_band,
+            transfer=self.spreads.ratios(shape),
+        )
+
+    def padded(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return the shape of the periodic image for a tile."""
+        found = (fft.next_fast_len(side + 2 * self.reach, real=True) for side in (rows, columns))
+        rows, columns = found
+        return rows, columns
+
+    def _adherence(self) -> float:
+        """Return the prior on the difference to the coadd, one for all tiles."""
+        if self.p.adherence is not None:
+            return self.p.adherence
+        detected = v.plane_bits(["DETECTED"], self.template[v.MASK].attrs)
+        at = (self.template[v.MASK].to_numpy() & detected) != 0
+        image, variance = (self.template[name].to_numpy()[at] for name in ("image", "variance"))
+        good = np.isfinite(image) & (variance > 0)
+        per_visit = np.abs(image[good]) / np.sqrt(variance[good] * self.visits)
+        return 1e-5 if per_visit.size and per_visit.max() >= CONFIDENT else 1e-4
+
+
+class _Found:
+    """What the tiles gave, added up."""
+
+    def __init__(self, setup: _Setup, tiles: int) -> None:
+        shape = tuple(setup.template.sizes[dim] for dim in (v.Y, v.X))
+        self.planes = np.zeros((setup.p.subfilters, *shape), np.float32)
+        self.weight_sum = np.zeros(shape, np.float32)
+        self.n_image = np.zeros(shape, np.int16)
+        self.chi2 = np.zeros(setup.visits)
+        self.count = np.zeros(setup.visits, np.int64)
+        self.rejected = np.zeros(setup.visits, np.int64)
+        self.weights = np.zeros(setup.visits)
+        self.area = 0
+        self.used = np.ones(setup.visits, bool)
+        self.status = np.full(tiles, v.DcrStatus.NOT_MEASURED, np.uint8)
+        self.iterations = np.zeros(tiles, np.int32)
+        self.residual = np.full(tiles, np.nan)
+
+    @property
+    def per_pixel(self) -> Floats:
+        """Return chi2 per pixel of each visit, NaN without pixels."""
+        found = np.full(len(self.chi2), np.nan)
+        np.divide(self.chi2, self.count, out=found, where=self.count > 0)
+        return found
+
+
+def _solve(setup: _Setup, used: NDArray[np.bool_]) -> _Found:
+    """Solve all tiles with some visits."""
+    shape = (setup.template.sizes[v.Y], setup.template.sizes[v.X])
+    tiles = tiles_of(shape, setup.p.tile, setup.margin)
+    found = _Found(setup, len(tiles))
+    found.used = used
+    operators: dict[tuple[int, int], FourierOperator] = {}
+    for number, tile in enumerate(tiles):
+        place = {v.Y: tile.rows, v.X: tile.columns}
+        problem = load_problem(setup.warps.isel(place), setup.template.isel(place), setup.p)
+        if not used.all():
+            weights = np.where(used[:, None, None], problem.weights, np.float32(0.0))
+            problem = problem._replace(weights=weights)
+        padded = setup.padded(*problem.coadd.shape)
+        if padded not in operators:
+            operators = {padded: setup.operator(padded)}
+        _solve_one(setup, problem, operators[padded], tile, number, found)
+    found.weights /= found.area
+    return found
+
+
+def _solve_one(
+    setup: _Setup, problem: Problem, operator: FourierOperator, tile: Tile, number: int,
+    found: _Found,
+) -> None:  # fmt: skip
+    """Solve a tile, reject what few visits show, solve again; add the tile to the patch."""
+    prior = prior_of(setup.spreads.model_transfer(operator.shape), setup.p, setup.adherence)
+    fwhm = setup.spreads.model_fwhm
+    if np.abs(setup.vectors).max() < LEVERAGE and not len(operator.transfer):
+        planes = np.repeat(problem.coadd[None] / np.float32(setup.p.subfilters),
+                           setup.p.subfilters, axis=0)  # fmt: skip
+        solved_status, residuals = v.DcrStatus.NO_LEVERAGE, [0.0]
+    else:
+        solved = solve_tile(problem, operator, prior, fwhm, setup.p)
+        for _ in range(setup.p.reject_rounds if solved.residuals else 0):
+            cleaned, rejected = reject_pixels(
+                problem, operator, solved.planes, setup.p.reject_threshold
+            )
+            found.rejected += rejected
+            if cleaned is problem:
+                break
+            problem = cleaned
+            solved = solve_tile(problem, operator, prior, fwhm, setup.p, solved.planes)
+        planes, solved_status, residuals = solved.planes, solved.status, solved.residuals
+    weight = tile.weight()
+    at = (tile.rows, tile.columns)
+    found.planes[:, *at] += weight * planes
+    found.weight_sum[at] = np.where(
+        weight > 0, problem.weights.sum(axis=0, dtype=np.float64), found.weight_sum[at]
+    )
+    found.n_image[at] = np.where(weight > 0, (problem.weights > 0).sum(axis=0), found.n_image[at])
+    found.weights += problem.mean_weights * problem.coadd.size
+    found.area += problem.coadd.size
+    chi2, count = visit_chi2(problem, operator, planes, weight >= 0.5)
+    found.chi2 += chi2
+    found.count += count
+    found.status[number] = solved_status
+    found.iterations[number] = max(len(residuals) - 1, 0)
+    found.residual[number] = residuals[-1] if residuals else np.nan
+
+
+def _outliers(found: _Found, parameters: LinearParameters) -> NDArray[np.bool_]:
+    """Return which visits disagree with the others; none if that would leave fewer than two."""
+    per_pixel = found.per_pixel
+    if not np.isfinite(per_pixel).any():
+        return np.zeros(len(per_pixel), bool)
+    limit = max(parameters.outlier_factor * float(np.nanmedian(per_pixel)), 1.0)
+    outliers = np.nan_to_num(per_pixel) > limit
+    return outliers if (~outliers).sum() >= 2 else np.zeros(len(per_pixel), bool)
+
+
+def _finished(setup: _Setup, found: _Found) -> DcrSolution:
+    """Return model and diagnostics with what the geometry makes of the noise."""
+    p, spreads = setup.p, setup.spreads
+    operator = setup.operator(GRID)
+    weights = np.where(found.used, found.weights, 0.0)
+    noise = noise_of_planes(operator, weights, spreads.model_transfer(GRID), p, setup.adherence)
+    covariance = plane_covariance(noise)
+    model = _model(setup, found, covariance, weights)
+    able = identifiability(setup.vectors, weights, spreads.model_fwhm)
+    radius = np.hypot(np.fft.fftfreq(GRID[0])[:, None], np.fft.rfftfreq(GRID[1]))
+    inside = radius < 1.0 / (2.0 * spreads.model_fwhm)
+    total, count = found.chi2[found.used].sum(), found.count[found.used].sum()
+    visit = {
+        "chi2": found.per_pixel,
+        "pixel_count": found.count,
+        "rejected": found.rejected,
+        "used": found.used,
+        "mean_weight": found.weights,
+        "dispersion_y": setup.vectors[:, 0],
+        "dispersion_x": setup.vectors[:, 1],
+    }
+    values: dict[str, Any] = {name: (v.VISIT, value) for name, value in visit.items()}
+    values |= {
+        "status": ("tile", found.status, v.flag_attributes(v.DcrStatus)),
+        "iterations": ("tile", found.iterations),
+        "residual": ("tile", found.residual),
+        "chi2_total": total / count if count else np.nan,
+        "dispersion_trace": able.trace,
+        "dispersion_eigenvalues": ("axis", able.eigenvalues),
+        "moment_sigma": able.moment_sigma,
+        "condition_number": float(noise.condition[inside].max()),
+    }
+    for name in ("altitude", "parallactic_angle"):
+        values[name] = setup.conditions[name]
+    diagnostics = xr.Dataset(values, {v.VISIT: setup.names})
+    for name in ("dispersion_y", "dispersion_x"):
+        diagnostics[name].attrs["units"] = v.PIXEL
+    return DcrSolution(model, diagnostics)
+
+
+def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) -> xr.Dataset:
+    template, p = setup.template, setup.p
+    local = np.divide(
+        weights.sum(), found.weight_sum, out=np.zeros(found.weight_sum.shape),
+        where=found.weight_sum > 0,
+    )  # fmt: skip
+    bits = v.MASK_PLANES
+    mask = template[v.MASK].to_numpy() | np.where(found.n_image == 0, bits["NO_DATA"], 0)
+    mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
+    units = template["image"].attrs.get("units", "")
+    edges = subband_edges(setup.band, p.subfilters)
+    pixels, planes = (v.Y, v.X), (v.SUBFILTER, v.Y, v.X)
+    variance = np.where(
+        found.n_image > 0, np.diag(covariance)[:, None, None] * local, np.inf
+    ).astype(np.float32)
+    values: dict[str, Any] = {
+        "model": (planes, found.planes, {"units": units}),
+        "variance": (planes, variance, {"units": f"{units}2" if units else ""}),
+        v.MASK: (pixels, mask.astype(np.int32), v.mask_attributes()),
+        "n_image": (pixels, found.n_image),
+        "weight_sum": (pixels, found.weight_sum),
+        "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), covariance),
+        "wavelength_edges": (
+            (v.SUBFILTER, v.BAND_EDGE),
+            np.stack([edges[:-1], edges[1:]], axis=1),
+            {"units": v.NANOMETRE},
+        ),
+        "psf": setup.spreads.model_image(),
+        "mean_weight": (v.VISIT, weights),
+        "psf_fwhm": (v.VISIT, setup.spreads.fwhm, {"units": v.PIXEL}),
+    }
+    values |= {name: setup.conditions[name] for name in FIELDS}
+    attrs: Mapping[str, Any] = {
+        **{name: value for name, value in template.attrs.items() if name in ("box", "wcs")},
+        "band": setup.band.name,
+        "band_definition": setup.band.model_dump_json(),
+        "jacobian": json.dumps(setup.jacobian.tolist()),
+        "parameters": p.model_dump_json(),
+        "adherence": setup.adherence,
+        "model_fwhm": setup.spreads.model_fwhm,
+        "solver": "linear",
+    }
+    coords = {name: at for name, at in template.coords.items() if v.VISIT not in at.dims}
+    return xr.Dataset(values, {**coords, v.VISIT: setup.names}, attrs)
+
+
+def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
+    """Say what a user should know of a solution."""
+    p = setup.p
+    sigma = float(diagnostics["moment_sigma"])
+    if p.subfilters > 1 and sigma > UNCERTAIN:
+        warnings.warn(
+            f"the dispersion of the visits spreads by {float(diagnostics['dispersion_trace']):.3g} "
+            f"pixel2 only: a colour would be known to {sigma:.2g} of the band at a signal to noise "
+            "of 100; one sub-band (subfilters=1) says as much",
+            DegenerateGeometryWarning,
+            stacklevel=3,
+        )
+    status = diagnostics["status"].to_numpy()
+    if (status == v.DcrStatus.NO_VALID_PIXELS).all():
+        warnings.warn("no visit has a valid pixel", NoValidPixelsWarning, stacklevel=3)
+    elif (status == v.DcrStatus.NO_SOURCES).all():
+        warnings.warn("nothing is detected on the coadd", NoSourcesWarning, stacklevel=3)
+    if (status == v.DcrStatus.NOT_CONVERGED).any():
+        warnings.warn(
+            f"{int((status == v.DcrStatus.NOT_CONVERGED).sum())} of {len(status)} tiles did not "
+            f"converge in {p.max_iterations} iterations",
+            NotConvergedWarning,
+            stacklevel=3,
+        )
+    if float(diagnostics["chi2_total"]) > p.chi2_limit:
+        diagnostics["status"] = diagnostics["status"].where(
+            status != v.DcrStatus.CONVERGED, np.uint8(v.DcrStatus.BAD_FIT)
+        )
+        warnings.warn(
+            f"the visits are not described by sub-bands (chi2 per pixel "
+            f"{float(diagnostics['chi2_total']):.1f}): are conditions, projection and reference "
+            "wavelength right?",
+            NotConvergedWarning,
+            stacklevel=3,
+        )
+
+
+def jacobian_of(attrs: Mapping[str, Any]) -> Floats:
+    """Return the offsets on the sky per pixel that the attributes of warps or coadds tell.
+
+    Raises
+    ------
+    GeometryError
+        If there is no projection or no box.
+    """
+    missing = [name for name in ("wcs", "box") if name not in attrs]
+    if missing:
+        raise GeometryError(f"warps have no {' and no '.join(missing)}: give jacobian")
+    header = attrs["wcs"]
+    plane = plane_of_header(json.loads(header) if isinstance(header, str) else header)
+    return patch_jacobian(plane, attrs["box"])
+
+
+def _check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset) -> None:
+    for name in ("image", "variance", v.MASK):
+        for given, of in ((warps, "warps"), (template, "template")):
+            if name not in given:
+                raise ValueError(f"{of} lack {name}")
+    if "box" in warps.attrs and "box" in template.attrs:
+        one, other = (list(each.attrs["box"]) for each in (warps, template))
+        if one != other:
+            raise GeometryError(f"warps are of box {one}, the template of {other}")
+    for dim in (v.Y, v.X):
+        if warps.sizes[dim] != template.sizes[dim]:
+            raise GeometryError(
+                f"warps have {warps.sizes[dim]} pixels along {dim}, the template "
+                f"{template.sizes[dim]}"
+            )
+    known = set(conditions[v.VISIT].to_numpy().tolist())
+    unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
+    if unknown:
+        raise GeometryError(f"conditions lack visits {', '.join(map(str, unknown))}")
+
+
+def _listed(values: Images | Floats) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
