@@ -75,6 +75,9 @@ def visit_levels(inputs: Inputs, parameters: TractLevelsParameters) -> xr.Datase
         part = {v.PATCH: index, v.Y: slice(0, height), v.X: slice(0, width)}
         warp = warps[["image", "variance", v.MASK]].isel(part).drop_vars(v.PATCH).load()
         warp = warp.assign_attrs(box=list(patch.outer))
+        factor = float(warps["noise_correlation"].values[index])
+        if np.isfinite(factor):
+            warp = warp.assign_attrs(noise_correlation=factor)
         pieces.append(tract_sums(warp, grid, inner=patch.inner, parameters=parameters.levels))
     sums = merge_tract_sums(pieces, grid)
     levels = tract_levels(sums, grid, min_fraction=parameters.levels.min_fraction)

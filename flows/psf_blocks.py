@@ -89,8 +89,12 @@ def measured_psf(inputs: Inputs, parameters: PsfMeasurementParameters) -> xr.Dat
     frame = inputs["frame"]
     found = measure_psf(frame[["image", "variance", v.MASK]], parameters=parameters)
     found = found.reset_coords(["x", "y"]).rename(x="point_x", y="point_y")
-    shape = {name: frame.sizes[dim] for name, dim in (("height", v.Y), ("width", v.X))}
-    kept = {name: coord for name, coord in frame.coords.items() if coord.ndim == 0}
+    shape = {name: frame.sizes[dim] for name, dim in (("row_count", v.Y), ("column_count", v.X))}
+    kept = {
+        name: coord
+        for name, coord in frame.coords.items()
+        if coord.ndim == 0 and name not in found and name not in shape
+    }
     found = found.assign(
         {name: ((), np.int32(side), {"units": v.PIXEL}) for name, side in shape.items()}
     )
@@ -139,7 +143,7 @@ def warped_psf(inputs: Inputs, parameters: WarpPsfParameters) -> xr.Dataset:
     for row in range(psf.sizes[v.DETECTOR]):
         one = psf.isel({v.DETECTOR: row})
         pixels = sky_pixels(json.loads(str(one[v.WCS].values)))
-        height, width = int(one["height"]), int(one["width"])
+        height, width = int(one["row_count"]), int(one["column_count"])
         outline = (
             np.array([-0.5, width - 0.5, width - 0.5, -0.5]),
             np.array([-0.5, -0.5, height - 0.5, height - 0.5]),

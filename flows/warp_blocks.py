@@ -22,7 +22,13 @@ from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.units import squared_units
-from skyloom.algorithms.warp import WarpParameters, merge_warps, warp_exposure
+from skyloom.algorithms.warp import (
+    WarpParameters,
+    merge_warps,
+    warp_exposure,
+    warp_noise_covariance,
+)
+from skyloom.algorithms.warp.resampling import Kernel, kernel_taps
 from skyloom.flows.match_blocks import MATCHED
 from skyloom.flows.patches import patch_of
 from skyloom.flows.psf_blocks import coadd_psf_variables, located, median_of, without_data
@@ -38,6 +44,7 @@ __all__ = [
 
 Inputs = Mapping[str, xr.Dataset]
 PLANES = ("image", "variance", v.MASK, "masked_fraction")
+MOST_LAGS = 24  # to either side, of noise that is correlated by warping
 GAUSSIAN_FWHM = float(np.sqrt(8.0 * np.log(2.0)))
 
 
@@ -86,9 +93,28 @@ def warped_visit(inputs: Inputs, parameters: WarpBlockParameters) -> xr.Dataset:
     warp = (
         found if "image" in found else _without_data(found, without_data(patch, parameters.units))
     )
-    kept = warp[[name for name in (*PLANES, "status", "good_count") if name in warp]]
+    if "matrix" in found.attrs:
+        factor = noise_correlation(parameters.warp.kernel, found.attrs["matrix"])
+        warp = warp.assign(noise_correlation=((), factor, {"units": v.DIMENSIONLESS}))
+    names = (*PLANES, "status", "good_count", "noise_correlation")
+    kept = warp[[name for name in names if name in warp]]
     gone = (v.DETECTOR, v.EXPOSURE, v.PATCH, v.TRACT, v.WCS)
     return kept.drop_vars(gone, errors="ignore").drop_attrs(deep=False)
+
+
+def noise_correlation(kernel: Kernel, matrix: Any) -> float:
+    """Return the sum of the autocorrelation of white noise after warping, over all lags.
+
+    Examples
+    --------
+    >>> round(noise_correlation("lanczos3", [[1.0, 0.0], [0.0, 1.0]]), 3)
+    1.253
+    """
+    turn = np.asarray(matrix, np.float64)
+    narrow = float(np.linalg.svd(turn, compute_uv=False).min())
+    lags = min(int(np.ceil(kernel_taps(kernel) / narrow)), MOST_LAGS)
+    found = warp_noise_covariance(kernel, matrix=turn, size=2 * lags + 1)
+    return max(1.0, float(found.sum()) / float(found.values[lags, lags]))
 
 
 def frames_of(frames: xr.Dataset) -> Iterator[xr.Dataset]:

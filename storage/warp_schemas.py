@@ -96,6 +96,13 @@ def warps_schema(unit: str) -> ProductSchema:
                 flags=v.flag_attributes(v.WarpStatus),
             ),
             Variable("good_count", block, "int64", v.PIXEL, fill=0, description="pixels with data"),
+            Variable(
+                "noise_correlation",
+                block,
+                optional=True,
+                description="sum of the autocorrelation of the noise of pixels over all lags: "
+                "factor on the variance of means of many",
+            ),
         ),
         scalar_coords=True,
         description="exposures of the sky on the pixels of a patch",
@@ -141,8 +148,8 @@ def psf_schema() -> ProductSchema:
             Variable("axis_ratio", points, description="minor over major axis"),
             Variable("psf_residual", points, description="rms of stars about it, of their peaks"),
             Variable("star_count", points, "int32", fill=0, description="stars it is fitted to"),
-            Variable("height", block, "int32", v.PIXEL, fill=0, description="rows of the frame"),
-            Variable("width", block, "int32", v.PIXEL, fill=0, description="its columns"),
+            Variable("row_count", block, "int32", v.PIXEL, fill=0, description="rows of the frame"),
+            Variable("column_count", block, "int32", v.PIXEL, fill=0, description="its columns"),
             Variable(
                 "psf_status",
                 points,

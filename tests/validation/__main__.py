@@ -21,6 +21,7 @@ TOPICS = {
     "sky_map": "Sky maps: positions, projections and footprints of a real camera",
     "tract": "Bins and fields of a tract: gradients, seams, pulls, and the reference beside",
     "matching": "Backgrounds of visits matched on a tract: closed loops, a galaxy's halo, Montage",
+    "tract_flow": "A galaxy's tract from frames to coadds; artifacts rejected on the way",
     "flats_combined": "Twenty flats of a large detector, combined",
     "flat_flow": "Raw flats to frames divided by them, a simulated night against its truth",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
