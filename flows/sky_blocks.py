@@ -17,6 +17,7 @@ from skyloom.algorithms.background import (
     bin_edges,
     measure_background,
 )
+from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import (
@@ -216,6 +217,11 @@ def sky_fit(inputs: Inputs, parameters: SolveScaleParameters) -> xr.Dataset:
     places = inputs["places"]
     backgrounds, frames = _each(inputs["bins"], v.DETECTOR), _each(inputs["frames"], v.DETECTOR)
     names = [name for name in backgrounds if name in frames]
+    if not names:
+        raise NoUsableDataError(
+            f"no detector has both bins and a sky frame: there are bins of "
+            f"{', '.join(map(str, backgrounds))} and frames of {', '.join(map(str, frames))}"
+        )
     transforms = {name: _transforms(places)[name] for name in names}
     chosen = {name: backgrounds[name] for name in names}
     box = _focal_box(places)
@@ -292,4 +298,6 @@ def sky_subtracted(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
 
 def subtracted_quality(block: xr.Dataset) -> Mapping[str, Any]:
     """Return the median of what is left of the sky, beside what frames are told of."""
-    return {**frame_quality(block), "median": float(np.nanmedian(block["image"].values))}
+    image = block["image"].values
+    good = np.isfinite(image)
+    return {**frame_quality(block), "median": float(np.median(image[good])) if good.any() else None}

@@ -135,20 +135,51 @@ ingest exposures first (skyloom ingest)
     exposures = tuple(int(e) for e in table[v.EXPOSURE].values if int(e) in known)
     if not exposures:
         raise StoreError(f"{store.url} has no detrended exposures among those selected")
-    plane = configuration.focal_plane or _default_plane(store)
+    plane = _focal_plane(store, configuration, detectors)
     filters = exposures_by_filter(table, exposures)
     steps = _steps(store, configuration, plane, exposures, detectors, filters)
     return Flow("sky_frames", store, steps, configuration)
 
 
-def _default_plane(store: Store) -> FocalPlaneParameters:
-    places = geometry(store, {})
-    x, y = (places["transform"].values[:, axis, 2] for axis in (0, 1))
+def _focal_plane(
+    store: Store, configuration: SkyFramesConfiguration, detectors: Labels
+) -> FocalPlaneParameters:
+    """Return the cells of the focal plane, none smaller than a bin."""
     pixel = 1e-3 * float(store.camera.pixel_size or 0.0)
-    side = pixel * float(places["shape"].values.max())
-    extent = max(float(np.ptp(x)), float(np.ptp(y))) + side
-    size = max(extent / DEFAULT_CELLS, 2.0 * pixel)
-    return FocalPlaneParameters(cell_size=(size, size))
+    places = geometry(store, {})
+    shapes = dict(zip(places[v.DETECTOR].values, places["shape"].values.tolist(), strict=True))
+    # As `focal_plane_background` does, bins are compared by their shorter side.
+    largest = pixel * max(
+        min(
+            size / number
+            for size, number in zip(
+                shapes[name], _bins(configuration.background, shapes[name]), strict=True
+            )
+        )
+        for name in detectors
+    )
+    given = configuration.focal_plane
+    if given is None:
+        x, y = (places["transform"].values[:, axis, 2] for axis in (0, 1))
+        side = pixel * float(places["shape"].values.max())
+        extent = max(float(np.ptp(x)), float(np.ptp(y))) + side
+        size = max(extent / DEFAULT_CELLS, 2.0 * pixel, largest)
+        return FocalPlaneParameters(cell_size=(size, size))
+    if min(given.cell_size) * (1.0 + 1e-6) < largest:
+        raise ConfigurationError(
+            f"focal_plane.cell_size: cells of {given.cell_size} mm are smaller than bins of "
+            f"{largest:.4g} mm; make them larger, or background.bin_size smaller"
+        )
+    return given
+
+
+def _bins(background: BackgroundParameters, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the number of bins along each axis of a detector."""
+    rows, columns = background.bins or (None, None)
+    return (
+        rows or bin_count(shape[0], background.bin_size[0], rule=background.grid_rule),
+        columns or bin_count(shape[1], background.bin_size[1], rule=background.grid_rule),
+    )
 
 
 def _steps(
@@ -162,16 +193,8 @@ def _steps(
     sizes = trimmed_sizes(store, detectors)
     pixels = sizes[v.Y] * sizes[v.X]
     background = configuration.background
-    bins = {
-        dim: number or bin_count(sizes[axis], size, rule=background.grid_rule)
-        for dim, axis, size, number in zip(
-            (v.BIN_Y, v.BIN_X),
-            (v.Y, v.X),
-            background.bin_size,
-            background.bins or (None, None),
-            strict=True,
-        )
-    }
+    numbers = _bins(background, (sizes[v.Y], sizes[v.X]))
+    bins = dict(zip((v.BIN_Y, v.BIN_X), numbers, strict=True))
     by_filter: dict[Label, Labels] = dict(filters.items())
     filter_of: dict[Label, Label] = {e: name for name, each in filters.items() for e in each}
     frame = {v.EXPOSURE: exposures, v.DETECTOR: detectors}

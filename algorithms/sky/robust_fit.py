@@ -393,6 +393,9 @@ def _sandwich(
 ) -> Floats:
     """Return the covariance that the residuals themselves show, whatever the variances say."""
     columns = regressors.columns
+    if not variances.all():
+        # data without noise that the model meets exactly: the residuals show none either
+        return np.zeros((columns, columns))
     free = np.sqrt(variances * (1.0 - leverage))
     robust, slope = robust_weights(residual / free / scale, options)
     weight = 1.0 / variances

@@ -109,12 +109,13 @@ def _residuals_of_detectors(
     fit: RobustFit, used: Samples, detectors: NDArray[Any]
 ) -> tuple[Floats, Floats]:
     """Return the weighted mean residual of each detector, and that in units of its error."""
-    weight = fit.robust / fit.variance
+    exact = not fit.variance.all()  # data without noise have no error to compare with
+    weight = fit.robust if exact else fit.robust / fit.variance
     means, pulls = np.full(len(detectors), np.nan), np.full(len(detectors), np.nan)
     for index, name in enumerate(detectors):
         own = used.detector == name
         total = float(weight[own].sum())
         if total > 0:
             means[index] = float((weight[own] * fit.residual[own]).sum()) / total
-            pulls[index] = means[index] * np.sqrt(total)
+            pulls[index] = np.nan if exact else means[index] * np.sqrt(total)
     return means, pulls
