@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from skyloom.algorithms.simulate import PlanParameters, SceneParameters, night_p
 from skyloom.flows import ingest
 from skyloom.flows.night_files import SimulatedNight, simulated_night, write_night
 from skyloom.flows.progress import choose_observers
-from skyloom.storage.camera import load_camera
+from skyloom.storage.camera import Camera, load_camera
 from skyloom.storage.frame_schemas import BIAS, DARK, FLAT
 from skyloom.storage.records import Record
 from skyloom.storage.store import Store, create_store
@@ -44,7 +45,9 @@ def make_store(folder: Path, night: SimulatedNight) -> Path:
     return place
 
 
-def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
+def write_true_calibrations(
+    store: Store, night: SimulatedNight, names: Container[str] = ("bias", "dark", "flat")
+) -> None:
     """Write the true bias, dark and flat of each detector as if flows had made them.
 
     Frames are in electron of the camera's nominal gains; a flat made of such frames has the ratio
@@ -53,7 +56,7 @@ def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
     detectors = list(night.truth)
     shape = next(iter(night.truth.values()))["bias_image"].shape
     sizes = dict(zip((v.Y, v.X), shape, strict=True))
-    gains = {name: gain_images(truth) for name, truth in night.truth.items()}
+    gains = {name: gain_images(truth, night.camera) for name, truth in night.truth.items()}
     products = (
         (BIAS, {}, lambda truth, _: truth["bias_image"]),
         (DARK, {}, lambda truth, gain: truth["dark_image"] / gain[0]),
@@ -64,6 +67,8 @@ def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
         ),
     )
     for schema, extra, image_of in products:
+        if schema.name not in names:
+            continue
         store.prepare(
             schema, {v.DETECTOR: detectors, **{k: [x] for k, x in extra.items()}}, sizes=sizes
         )
@@ -86,10 +91,13 @@ def write_true_calibrations(store: Store, night: SimulatedNight) -> None:
             store.write_record(Record(schema.name, block, "done", fingerprint="truth"))
 
 
-def gain_images(truth: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+def gain_images(
+    truth: xr.Dataset, camera: Camera | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the true and the nominal gain of every pixel of a trimmed detector."""
     images = xr.zeros_like(truth["bias_image"]), xr.zeros_like(truth["bias_image"])
-    table = load_camera("simulated-sky").amplifiers(str(truth.attrs[v.DETECTOR]))
+    camera = camera or load_camera("simulated-sky")
+    table = camera.amplifiers(str(truth.attrs[v.DETECTOR]))
     for amp in table[v.AMP].values:
         one = table.sel({v.AMP: amp})
         box = {

@@ -344,6 +344,23 @@ def test_a_frame_of_zeros_has_the_scale_zero_and_one_of_nan_none():
     assert np.isnan(float(fit["scale"]))
 
 
+def test_data_that_the_model_meets_exactly_have_residuals_and_errors_of_zero():
+    parts = make_samples(np.random.default_rng(3), pattern=0.0, sigma=0.0, scale=1.0)
+    for template in (0.0, 0.01):
+        given = [
+            part.assign(template=part["template"] * 0 + template * part.focal_x) for part in parts
+        ]
+        given = [part.assign(level=part["level"] + 100 * part["template"]) for part in given]
+        fit = solve_scales(given, parameters=SolveScaleParameters(order=0))
+        found = fit["scale"].item(), fit["scale_sigma_sandwich"].item()
+        if template:
+            assert found == pytest.approx((100.0, 0.0), abs=1e-9)
+        else:
+            assert status(fit) == ScaleStatus.DEGENERATE
+            assert found[0] == 0.0
+        np.testing.assert_allclose(fit["residual_mean"], 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("mode", ["joint", "compat"])
 def test_an_exposure_without_any_sample_is_told_by_its_status(mode):
     parts = make_samples(np.random.default_rng(18))
