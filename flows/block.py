@@ -7,13 +7,11 @@ one bad block stops nothing but what depends on it. Only an interrupt by the use
 from __future__ import annotations
 
 import os
-import resource
 import socket
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -24,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from skyloom.flows.captured_warnings import captured_warnings
 from skyloom.flows.fingerprint import Gathered, digest, gathered_token, item_digest
 from skyloom.flows.inputs import Source, blocks_wanted, provenance, read_input
+from skyloom.flows.process_memory import watched_memory
 from skyloom.flows.step import Labels, Reduction, Step
 from skyloom.storage.records import Label, Record, Status
 
@@ -116,6 +115,18 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
     *given
         One per input of the step.
     """
+    with watched_memory() as peak_memory:
+        return _run_block(context, name, labels, previous, given, peak_memory)
+
+
+def _run_block(
+    context: Context,
+    name: str,
+    labels: Labels,
+    previous: str,
+    given: Sequence[Given],
+    peak_memory: Callable[[], int],
+) -> Outcome:
     step = context.steps[name]
     started = time.time()
     clock, cpu_clock = time.perf_counter(), time.thread_time()
@@ -133,7 +144,7 @@ def run_block(context: Context, name: str, labels: Labels, previous: str, *given
             end_time=time.time(),
             wall_seconds=time.perf_counter() - clock,
             cpu_seconds=time.thread_time() - cpu_clock,
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=peak_memory(),
             **details,
         )
 
@@ -299,9 +310,3 @@ def _write_or_say(store: Store, record: Record) -> str:
 @cache
 def _version() -> str:
     return version("skyloom")
-
-
-def _peak_memory() -> int:
-    """Return the high-water memory of this process so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

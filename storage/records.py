@@ -96,6 +96,8 @@ class Record:
     """What became of one block.
 
     ``started`` marks a block whose chunks are being replaced: an older ``done`` no longer holds.
+    ``peak_memory_bytes`` is the most that the process held while the block was made, all its
+    threads together; a process that makes one block at a time held it for this block.
     """
 
     step: str
