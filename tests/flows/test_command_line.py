@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +226,12 @@ def test_help_and_version_work_as_a_program() -> None:
 
 
 def test_an_interrupted_run_says_that_nothing_is_lost(raw_store: Any) -> None:
-    import os
-    import signal
-    import time
-
-    command = [sys.executable, "-m", "skyloom", "run", raw_store.url, "photon_transfer"]
+    # Pixels of a pair come from a pipe that is held back: while they are read the run is under way.
+    (pixels,) = (Path(raw_store.url) / "raw" / "image" / "c" / "8").glob("0/*/*")
+    stored = pixels.read_bytes()
+    pixels.unlink()
+    os.mkfifo(pixels)
+    command = [sys.executable, "-m", "skyloom", "run", raw_store.url, "photon_transfer", *SMALL]
     process = subprocess.Popen(
         [*command, "--workers", "1"],
         stdout=subprocess.PIPE,
@@ -235,12 +240,43 @@ def test_an_interrupted_run_says_that_nothing_is_lost(raw_store: Any) -> None:
         # A shell lets what runs in the background ignore interrupts, also the tests themselves.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    records = Path(raw_store.url) / "records" / "dark_pairs"
-    deadline = time.monotonic() + 60
-    while not records.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        with os.fdopen(opened_when_read(pixels, process), "wb") as pipe:
+            process.send_signal(signal.SIGINT)
+            pixels.unlink()
+            pixels.write_bytes(stored)
+            pipe.write(stored)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert "what is finished stays finished; run again" in errors
     assert "Traceback" not in errors
+    # The block under way was finished first, and others are left to do.
+    assert raw_store.read_record("flat_pairs", {"pair": "9-10", "detector": "S00"}).done
+    left = [step["todo"] for step in told_plan(raw_store.url)["steps"]]
+    assert sum(left) > 0
+    assert left[1] < LEVELS
+    assert skyloom("run", raw_store.url, "photon_transfer", *SMALL, "--quiet").exit_code == 0
+    assert sum(step["todo"] for step in told_plan(raw_store.url)["steps"]) == 0
+
+
+def opened_when_read(pipe: Path, reader: subprocess.Popen[str]) -> int:
+    """Open a pipe for writing as soon as another process wants to read it."""
+    deadline = time.monotonic() + 120
+    while reader.poll() is None and time.monotonic() < deadline:
+        try:
+            opened = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            time.sleep(0.02)
+        else:
+            os.set_blocking(opened, True)
+            return opened
+    reader.kill()
+    raise AssertionError(f"nothing read {pipe}: {reader.communicate()[1]}")
+
+
+def told_plan(url: str) -> Any:
+    return json.loads(skyloom("plan", url, "photon_transfer", "--json", *SMALL).output)
