@@ -8,6 +8,7 @@ its input.
 
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
+from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.model import (
     finalize_planes,
     init_model,
@@ -15,14 +16,16 @@ from skyloom.algorithms.dcr.model import (
     stack_planes,
 )
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.patch import DcrSolution, jacobian_of
 from skyloom.algorithms.dcr.prediction import predict_template
 from skyloom.algorithms.dcr.shift_image import shift_image
 from skyloom.algorithms.dcr.shifts import dcr_shifts, join_small_splits, shift_margin
-from skyloom.algorithms.dcr.solving import DcrSolution, jacobian_of, solve_dcr
+from skyloom.algorithms.dcr.solving import solve_dcr
 
 __all__ = [
     "Band",
     "DcrSolution",
+    "IterativeParameters",
     "LinearParameters",
     "dcr_shifts",
     "dispersion",
@@ -37,6 +40,7 @@ __all__ = [
     "shift_image",
     "shift_margin",
     "solve_dcr",
+    "solve_iterative",
     "stack_planes",
     "subband_edges",
 ]

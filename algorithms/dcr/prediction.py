@@ -15,6 +15,8 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
+from skyloom.algorithms.dcr.iterative import IterativeParameters
+from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
 from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
@@ -81,29 +83,19 @@ def predict_template(
         band, conditions, matrix, subfilters=p.subfilters, mode="split", split_threshold=0.0
     )
     _check_hull(model, band, conditions, matrix, own)
-    planes = model["model"].transpose(v.SUBFILTER, v.Y, v.X).to_numpy().astype(np.float32)
-    rows, columns = planes.shape[1:]
-    reach = 2 * shift_margin(shifts, 8)
-    shape = (
-        fft.next_fast_len(rows + reach, real=True),
-        fft.next_fast_len(columns + reach, real=True),
-    )
-    operator = _operator(shape, band, conditions, matrix, p)
-    image = operator.predict(0, spectrum_of(planes, operator))[:rows, :columns]
-    mean_variance = _variance(model, band, conditions, matrix, own, p)
-    total = float(model["mean_weight"].sum())
-    weight = model["weight_sum"].to_numpy()
-    local = np.divide(total, weight, out=np.full(weight.shape, np.inf), where=weight > 0)
+    wide = shift_margin(shifts, 8)
+    if model.attrs.get("solver") == "iterative":
+        image = predict_iterative(model, band, conditions, matrix)
+        variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64).to_numpy()
+    else:
+        image = _predict_linear(model, band, conditions, matrix, p, wide)
+        variance = _variance(model, band, conditions, matrix, own, p)
     pixels = (v.Y, v.X)
     values = {
-        "image": (pixels, image.copy(), dict(model["model"].attrs)),
-        "variance": (
-            pixels,
-            (mean_variance * local).astype(np.float32),
-            dict(model["variance"].attrs),
-        ),
+        "image": (pixels, image, dict(model["model"].attrs)),
+        "variance": (pixels, variance.astype(np.float32), dict(model["variance"].attrs)),
         v.MASK: model[v.MASK],
-        "psf": _psf(model, conditions, band, matrix, shift_margin(shifts, 8), p, spectrum),
+        "psf": _psf(model, conditions, band, matrix, wide, p, spectrum),
     }
     kept = {name: at for name, at in model.coords.items() if set(at.dims) <= set(pixels)}
     attrs = {name: model.attrs[name] for name in ("box", "wcs", "band") if name in model.attrs}
@@ -112,15 +104,35 @@ def predict_template(
     return xr.Dataset(values, kept, attrs)
 
 
+def _predict_linear(
+    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, p: LinearParameters,
+    wide: int,
+) -> NDArray[np.float32]:  # fmt: skip
+    planes = model["model"].transpose(v.SUBFILTER, v.Y, v.X).to_numpy().astype(np.float32)
+    rows, columns = planes.shape[1:]
+    shape = (
+        fft.next_fast_len(rows + 2 * wide, real=True),
+        fft.next_fast_len(columns + 2 * wide, real=True),
+    )
+    operator = _operator(shape, band, conditions, jacobian, p)
+    return operator.predict(0, spectrum_of(planes, operator))[:rows, :columns].copy()
+
+
 def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
     """Return band, parameters and jacobian of a model."""
     missing = [
         name for name in ("band_definition", "jacobian", "parameters") if name not in model.attrs
     ]
-    missing += [name for name in ("model", "weight_sum", "mean_weight") if name not in model]
+    iterative = model.attrs.get("solver") == "iterative"
+    needed = ("model", "variance", "psf", *(() if iterative else ("weight_sum", "mean_weight")))
+    missing += [name for name in needed if name not in model]
     if missing:
         raise ValueError(f"the model lacks {', '.join(missing)}")
-    parameters = LinearParameters.model_validate_json(model.attrs["parameters"])
+    if iterative:
+        kept = IterativeParameters.model_validate_json(model.attrs["parameters"])
+        parameters = LinearParameters(subfilters=kept.subfilters, in_band="flat")
+    else:
+        parameters = LinearParameters.model_validate_json(model.attrs["parameters"])
     if model.sizes[v.SUBFILTER] != parameters.subfilters:
         raise ValueError(
             f"the model has {model.sizes[v.SUBFILTER]} planes, its operator needs "
@@ -143,7 +155,7 @@ def _operator(
 def _check_hull(
     model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats
 ) -> None:
-    used = model["mean_weight"].to_numpy() > 0
+    used = model["mean_weight"].to_numpy() > 0 if "mean_weight" in model else slice(None)
     vectors = band_vectors(band, model[list(FIELDS)], own)[used]
     outside = distance_outside(vectors, band_vectors(band, conditions, jacobian)[0])
     if outside > OUTSIDE:
@@ -159,8 +171,8 @@ def _check_hull(
 def _variance(
     model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats,
     p: LinearParameters,
-) -> float:  # fmt: skip
-    """Return the variance in one pixel of mean weight."""
+) -> Floats:  # fmt: skip
+    """Return the variance of each pixel."""
     # Only widths of the visits are kept with a model: their transfer is that of Gaussians.
     spreads = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
     fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
@@ -168,7 +180,11 @@ def _variance(
     noise = noise_of_planes(
         fitted, weights, spreads.model_transfer(GRID), p, float(model.attrs["adherence"])
     )
-    return noise_of_template(noise, _operator(GRID, band, conditions, jacobian, p))
+    mean = noise_of_template(noise, _operator(GRID, band, conditions, jacobian, p))
+    weight = model["weight_sum"].to_numpy()
+    found = np.full(weight.shape, np.inf)
+    np.divide(mean * weights.sum(), weight, out=found, where=weight > 0)
+    return found
 
 
 def _psf(

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -15,8 +15,9 @@ from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
-from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions, patch_jacobian
+from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions
 from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
+from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.linear import (
     Problem,
     load_problem,
@@ -26,6 +27,7 @@ from skyloom.algorithms.dcr.linear import (
 )
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
 from skyloom.algorithms.dcr.rejection import reject_pixels
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
@@ -39,11 +41,12 @@ from skyloom.algorithms.errors import (
     NoValidPixelsWarning,
     VisitOutlierWarning,
 )
-from skyloom.algorithms.tangent_plane import plane_of_header
 
-__all__ = ["DcrSolution", "jacobian_of", "solve_dcr"]
+__all__ = ["solve_dcr"]
 
 Floats = NDArray[np.float64]
+
+Solver: TypeAlias = Literal["linear", "iterative"]
 
 LEVERAGE: Final = 1e-6
 """Pixels of dispersion below which visits have none."""
@@ -55,13 +58,6 @@ SPREAD: Final = 8
 """Pixels around a tile beside the largest shift."""
 
 
-class DcrSolution(NamedTuple):
-    """The model of a patch, and what is to be known of its solution."""
-
-    model: xr.Dataset
-    diagnostics: xr.Dataset
-
-
 def solve_dcr(
     warps: xr.Dataset,
     conditions: xr.Dataset,
@@ -69,7 +65,8 @@ def solve_dcr(
     template: xr.Dataset,
     *,
     jacobian: Floats | None = None,
-    parameters: LinearParameters | None = None,
+    solver: Solver = "linear",
+    parameters: LinearParameters | IterativeParameters | None = None,
 ) -> DcrSolution:
     """Solve for the sky in sub-bands from visits at different airmasses and parallactic angles.
 
@@ -85,7 +82,11 @@ def solve_dcr(
         Coadd of the same warps, with ``image``, ``variance`` and ``mask`` (DETECTED).
     jacobian : array, (2, 2), arcsec/pixel, optional
         Offsets on the sky per pixel; from the attributes ``wcs`` and ``box`` if not given.
-    parameters : LinearParameters, optional
+    solver : "linear" or "iterative"
+        Weighted least squares, or the iteration of the LSST Science Pipelines, for comparison,
+        `solve_iterative`.
+    parameters : LinearParameters or IterativeParameters, optional
+        Of that solver.
 
     Returns
     -------
@@ -100,7 +101,8 @@ def solve_dcr(
     Raises
     ------
     ValueError
-        If conditions, PSFs or limits of the band are missing or wrong.
+        If conditions, PSFs or limits of the band are missing or wrong, the solver is unknown, or
+        the parameters are those of the other one.
     GeometryError
         If warps, template and conditions are not of the same pixels and visits.
 
@@ -145,6 +147,16 @@ def solve_dcr(
     Given the displacements the problem is linear, and solved as such: see
     `skyloom.algorithms.dcr.linear`.
     """
+    if solver == "iterative":
+        if isinstance(parameters, LinearParameters):
+            raise ValueError("solver 'iterative' needs IterativeParameters, got LinearParameters")
+        return solve_iterative(
+            warps, conditions, band, template, jacobian=jacobian, parameters=parameters
+        )
+    if solver != "linear":
+        raise ValueError(f"solver must be 'linear' or 'iterative', got {solver!r}")
+    if isinstance(parameters, IterativeParameters):
+        raise ValueError("solver 'linear' needs LinearParameters, got IterativeParameters")
     p = parameters or LinearParameters()
     setup = _Setup(warps, conditions, band, template, jacobian, p)
     found = _solve(setup, np.ones(setup.visits, bool))
@@ -177,7 +189,7 @@ class _Setup:
         parameters: LinearParameters,
     ) -> None:
         check_conditions(conditions)
-        _check_pixels(warps, template, conditions)
+        check_pixels(warps, template, conditions)
         self.warps, self.template, self.band, self.p = warps, template, band, parameters
         self.names = warps[v.VISIT].to_numpy()
         self.conditions = conditions.sel({v.VISIT: self.names})
@@ -447,43 +459,6 @@ def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
             NotConvergedWarning,
             stacklevel=3,
         )
-
-
-def jacobian_of(attrs: Mapping[str, Any]) -> Floats:
-    """Return the offsets on the sky per pixel that the attributes of warps or coadds tell.
-
-    Raises
-    ------
-    GeometryError
-        If there is no projection or no box.
-    """
-    missing = [name for name in ("wcs", "box") if name not in attrs]
-    if missing:
-        raise GeometryError(f"warps have no {' and no '.join(missing)}: give jacobian")
-    header = attrs["wcs"]
-    plane = plane_of_header(json.loads(header) if isinstance(header, str) else header)
-    return patch_jacobian(plane, attrs["box"])
-
-
-def _check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset) -> None:
-    for name in ("image", "variance", v.MASK):
-        for given, of in ((warps, "warps"), (template, "template")):
-            if name not in given:
-                raise ValueError(f"{of} lack {name}")
-    if "box" in warps.attrs and "box" in template.attrs:
-        one, other = (list(each.attrs["box"]) for each in (warps, template))
-        if one != other:
-            raise GeometryError(f"warps are of box {one}, the template of {other}")
-    for dim in (v.Y, v.X):
-        if warps.sizes[dim] != template.sizes[dim]:
-            raise GeometryError(
-                f"warps have {warps.sizes[dim]} pixels along {dim}, the template "
-                f"{template.sizes[dim]}"
-            )
-    known = set(conditions[v.VISIT].to_numpy().tolist())
-    unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
-    if unknown:
-        raise GeometryError(f"conditions lack visits {', '.join(map(str, unknown))}")
 
 
 def _listed(values: Images | Floats) -> str:

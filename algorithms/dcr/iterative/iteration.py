@@ -1,0 +1,143 @@
+"""The iteration of a tile."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.iterative.clamps import (
+    apply_taper,
+    average_models,
+    clamp_frequency,
+    clamp_iteration,
+    noise_cutoff,
+)
+from skyloom.algorithms.dcr.iterative.convergence import (
+    convergence_metric,
+    next_gain,
+    visit_convergence,
+)
+from skyloom.algorithms.dcr.iterative.forward import (
+    Geometry,
+    amplified,
+    backshift_residual,
+    count_and_weight_planes,
+    predict_visit,
+    prepared_planes,
+    update_model,
+)
+from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
+
+__all__ = ["Iterated", "IterativeTile", "iterate_tile"]
+
+Images = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+SHRUNK = 5
+
+
+class IterativeTile(NamedTuple):
+    """Data of a tile with its buffer: ``images`` and ``weights`` (visit, y, x), 0 where a pixel is
+    bad; ``template``, ``taper`` (y, x); where something is ``detected``, and where there is plain
+    ``background`` (y, x)."""
+
+    images: Images
+    weights: Images
+    template: Images
+    taper: Images
+    detected: Bools
+    background: Bools
+
+
+class Iterated(NamedTuple):
+    """Planes (subfilter, y, x), amplified; counts of visits (subfilter, y, x); the convergence
+    before and after each iteration, and the status."""
+
+    planes: Images
+    counts: Images
+    convergence: list[float]
+    status: v.DcrStatus
+
+
+def iterate_tile(
+    tile: IterativeTile, geometry: Geometry, parameters: IterativeParameters
+) -> Iterated:
+    """Return planes after the iteration; those before, if it diverges.
+
+    Each iteration shifts back what visits lack of the model, adds its mean to each plane, clamps
+    the planes, averages them with the old ones, and lets them go over into the coadd far from
+    sources.
+    """
+    p = parameters
+    part = tile.template / np.float32(p.subfilters)
+    planes = np.repeat(part[None], p.subfilters, axis=0).astype(np.float32)
+    counts, norms = count_and_weight_planes(tile.weights, geometry)
+    if not norms.any():
+        return Iterated(planes, counts, [], v.DcrStatus.NO_VALID_PIXELS)
+    if not tile.detected.any():
+        return Iterated(planes, counts, [], v.DcrStatus.NO_SOURCES)
+    metric, residual = _compare(tile, geometry, planes, p)
+    convergence, gains = [metric], list[float]()
+    best, status = planes, v.DcrStatus.NOT_CONVERGED
+    while len(gains) < p.most:
+        gain = next_gain(convergence, gains, p.gain, p.progressive_gain)
+        planes = _step(tile, planes, residual, norms, gain, p)
+        metric, residual = _compare(tile, geometry, planes, p)
+        gains.append(gain)
+        convergence.append(metric)
+        if metric == 0.0:
+            return Iterated(amplified(planes, p.accelerate), counts, convergence,
+                            v.DcrStatus.CONVERGED)  # fmt: skip
+        improvement = (convergence[-2] - metric) / metric
+        if improvement < 0 and len(gains) >= max(p.least, 1) and p.use_convergence:
+            return Iterated(amplified(best, p.accelerate), counts, convergence,
+                            v.DcrStatus.DIVERGED)  # fmt: skip
+        best = planes
+        if improvement <= p.convergence_threshold and len(gains) >= p.least and p.use_convergence:
+            status = v.DcrStatus.CONVERGED
+            break
+    return Iterated(amplified(planes, p.accelerate), counts, convergence, status)
+
+
+def _compare(
+    tile: IterativeTile, geometry: Geometry, planes: Images, p: IterativeParameters
+) -> tuple[float, Images]:
+    """Return the convergence of planes, and what the visits lack of them, shifted back."""
+    mean = planes.mean(axis=0, dtype=np.float64)
+    middle = planes[min(1, len(planes) - 1)]
+    floor = noise_cutoff(middle, tile.background, 1) * 2.0
+    significance = (np.abs(mean) + 3.0 * floor).astype(np.float32)
+    if not significance.any():
+        significance[:] = 1.0
+    prepared = prepared_planes(planes, p.accelerate, geometry.order)
+    residual = np.zeros_like(planes)
+    metrics = []
+    for visit, (image, weight) in enumerate(zip(tile.images, tile.weights, strict=True)):
+        predicted = predict_visit(prepared, geometry, visit)
+        good = weight > 0
+        metrics.append(visit_convergence(image, predicted, significance, good & tile.detected))
+        lacking = np.where(good, weight * (image - predicted), np.float32(0.0))
+        backshift_residual(lacking, geometry, visit, residual)
+    return convergence_metric(metrics), residual
+
+
+def _step(
+    tile: IterativeTile, planes: Images, residual: Images, norms: Images, gain: float,
+    p: IterativeParameters,
+) -> Images:  # fmt: skip
+    """Return the planes of the next iteration."""
+    new = update_model(planes, residual, norms)
+    new = np.stack(
+        [
+            clamp_iteration(one, old, p.clamp_iteration, p.clamp_width)
+            for one, old in zip(new, planes, strict=True)
+        ]
+    )
+    inside = tile.background.copy()
+    inside[:SHRUNK] = inside[-SHRUNK:] = inside[:, :SHRUNK] = inside[:, -SHRUNK:] = False
+    noise = noise_cutoff(new[0], inside, p.clamp_width)
+    new = clamp_frequency(new, planes, p.clamp_frequency, p.clamp_width, noise)
+    new = average_models(new, planes, gain)
+    return apply_taper(new, tile.taper, tile.template) if p.use_model_weights else new

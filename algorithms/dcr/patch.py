@@ -1,0 +1,65 @@
+"""What the solutions for a patch have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.geometry import patch_jacobian
+from skyloom.algorithms.errors import GeometryError
+from skyloom.algorithms.tangent_plane import plane_of_header
+
+__all__ = ["DcrSolution", "check_pixels", "jacobian_of"]
+
+Floats = NDArray[np.float64]
+
+
+class DcrSolution(NamedTuple):
+    """The model of a patch, and what is to be known of its solution."""
+
+    model: xr.Dataset
+    diagnostics: xr.Dataset
+
+
+def jacobian_of(attrs: Mapping[str, Any]) -> Floats:
+    """Return the offsets on the sky per pixel that the attributes of warps or coadds tell.
+
+    Raises
+    ------
+    GeometryError
+        If there is no projection or no box.
+    """
+    missing = [name for name in ("wcs", "box") if name not in attrs]
+    if missing:
+        raise GeometryError(f"warps have no {' and no '.join(missing)}: give jacobian")
+    header = attrs["wcs"]
+    plane = plane_of_header(json.loads(header) if isinstance(header, str) else header)
+    return patch_jacobian(plane, attrs["box"])
+
+
+def check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset) -> None:
+    """Refuse warps, template and conditions that are not of the same pixels and visits."""
+    for name in ("image", "variance", v.MASK):
+        for given, of in ((warps, "warps"), (template, "template")):
+            if name not in given:
+                raise ValueError(f"{of} lack {name}")
+    if "box" in warps.attrs and "box" in template.attrs:
+        one, other = (list(each.attrs["box"]) for each in (warps, template))
+        if one != other:
+            raise GeometryError(f"warps are of box {one}, the template of {other}")
+    for dim in (v.Y, v.X):
+        if warps.sizes[dim] != template.sizes[dim]:
+            raise GeometryError(
+                f"warps have {warps.sizes[dim]} pixels along {dim}, the template "
+                f"{template.sizes[dim]}"
+            )
+    known = set(conditions[v.VISIT].to_numpy().tolist())
+    unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
+    if unknown:
+        raise GeometryError(f"conditions lack visits {', '.join(map(str, unknown))}")
