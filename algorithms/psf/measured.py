@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import least_squares
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import bin_centers, bin_edges
@@ -26,6 +26,7 @@ ERROR = 0.01  # of the model, of the peak of a star
 PIXEL_CLIP, STAR_CLIP = 5.0, 4.0
 LARGEST_BETA = 60.0  # a Gaussian, as far as pixels can tell
 STEP = 0.01  # pixel, of derivatives
+STEPS, DIFFERENCE, TOLERANCE, MOST_DAMPING = 60, 1e-5, 1e-9, 1e9
 
 
 class PsfMeasurementParameters(Parameters):
@@ -181,8 +182,8 @@ def _fitted(stars: Stars) -> _Fit | None:
     weights = np.where(stars.weights > 0, 1.0 / variance, 0.0)
     kept = np.ones(len(y), bool)
     shape = np.array([np.log(np.median(stars.fwhm)), np.log(2.5), 0.0, 0.0])
-    low = [np.log(0.5), np.log(0.3), -0.7, -0.7]
-    high = [np.log(4.0 * radius), np.log(LARGEST_BETA - 1.0), 0.7, 0.7]
+    low = np.array([np.log(0.5), np.log(0.3), -0.7, -0.7])
+    high = np.array([np.log(4.0 * radius), np.log(LARGEST_BETA - 1.0), 0.7, 0.7])
 
     def offsets() -> tuple[Floats, Floats]:
         return at[None, :, None] - y[:, None, None], at[None, None, :] - x[:, None, None]
@@ -196,9 +197,7 @@ def _fitted(stars: Stars) -> _Fit | None:
     for _ in range(ROUNDS):
         if not kept.any():
             return None
-        shape = least_squares(
-            residuals, np.clip(shape, low, high), bounds=(low, high), x_scale=[0.1, 0.3, 0.1, 0.1]
-        ).x
+        shape = _least_squares(residuals, np.clip(shape, low, high), low, high)
         rows, columns = offsets()
         model = _profile(shape, rows, columns)
         rest, flux = _scaled(model, images, weights)
@@ -222,6 +221,42 @@ def _fitted(stars: Stars) -> _Fit | None:
     relative = rest[kept] / flux[kept, None, None]
     rms = float(np.sqrt(np.mean(np.median(relative, axis=0) ** 2)))
     return _Fit(shape, float(np.mean(chi2[kept])), int(kept.sum()), rms)
+
+
+def _least_squares(
+    residuals: Callable[[Floats], Floats], start: Floats, low: Floats, high: Floats
+) -> Floats:
+    """Return the parameters of least squares by the method of Levenberg and Marquardt.
+
+    Sums and a system of a few equations only, so that the same numbers come out whatever the
+    libraries of linear algebra do with their threads.
+    """
+    best, rest = start, residuals(start)
+    square, damping = float((rest**2).sum()), 1e-3
+    for _ in range(STEPS):
+        columns = []
+        for index in range(best.size):
+            moved = best.copy()
+            step = DIFFERENCE if best[index] + DIFFERENCE <= high[index] else -DIFFERENCE
+            moved[index] += step
+            columns.append((residuals(moved) - rest) / step)
+        normal = np.array([[(a * b).sum() for b in columns] for a in columns])
+        slope = np.array([(a * rest).sum() for a in columns])
+        while damping < MOST_DAMPING:
+            held = normal + damping * np.diag(np.maximum(np.diag(normal), 1e-300))
+            trial = np.clip(best - np.linalg.solve(held, slope), low, high)
+            found = residuals(trial)
+            value = float((found**2).sum())
+            if value < square:
+                break
+            damping *= 5.0
+        else:
+            return best
+        gained = square - value
+        best, rest, square, damping = trial, found, value, max(0.1 * damping, 1e-9)
+        if gained <= TOLERANCE * square:
+            break
+    return best
 
 
 def _scaled(model: Floats, images: Floats, weights: Floats) -> tuple[Floats, Floats]:

@@ -27,7 +27,16 @@ from skyloom.algorithms.coadd import (
     merge_accumulated,
     optimal_coadd,
 )
-from skyloom.algorithms.psf import VarianceScalingParameters, gaussian_psf, rescale_variance
+from skyloom.algorithms.psf import (
+    PsfMeasurementParameters,
+    StarParameters,
+    VarianceScalingParameters,
+    gaussian_psf,
+    match_psf,
+    measure_psf,
+    psf_at_points,
+    rescale_variance,
+)
 from skyloom.algorithms.simulate import SimulatedVisits, VisitParameters, simulate_visits
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from tests.algorithms.coadd.scenes import real_geometry
@@ -125,6 +134,48 @@ def real_artifacts() -> list[Row]:
             0 < regions == alone,
         ),
         Row("there, mean less upstream median: rms", "< half", told, apart < 0.5 * before),
+    ]
+
+
+def real_widths() -> list[Row]:
+    """Return the rows of point-spread functions measured on the stars of the five themselves."""
+    visits, fewer = _real_visits(matched=False), StarParameters(significance=25.0, radius=10)
+    parameters = PsfMeasurementParameters(least=3, stars=fewer)
+    planes = ["image", "variance", v.MASK]
+    warps = [visits[planes].isel({v.VISIT: index}) for index in range(len(VISITS))]
+    psfs = [measure_psf(warp, parameters=parameters) for warp in warps]
+    widths = np.array([float(psf["fwhm"][0]) for psf in psfs])
+    headers = [fits.getheader(REAL / f"DEC-OBS04{name}.mini.fits")["FWHM"] for name in VISITS]
+    ratio = widths / np.array(headers)
+    target = 1.1 * float(widths.max()) + 0.05
+    box = [0, visits.sizes[v.Y], 0, visits.sizes[v.X]]
+    matched = [
+        match_psf(
+            warp.assign_attrs(box=box),
+            psf_at_points(psf["psf"].values, psf["x"].values, psf["y"].values),
+            target,
+        )[[*planes, "target_fwhm"]]
+        for warp, psf in zip(warps, psfs, strict=True)
+    ]
+    found = [
+        find_artifacts(xr.concat(matched, dim=v.VISIT), warps=visits),
+        find_artifacts(_real_visits(matched=True), psf_sigma=PSF_SIGMA),
+    ]
+    counts = [each["artifact_count"].values.tolist() for each in found]
+    return [
+        at_most(
+            "widths of stars of the five visits over those of their headers, relative scatter "
+            f"(mean {ratio.mean():.3f})",
+            float(ratio.std() / ratio.mean()),
+            0.03,
+            form=".3f",
+        ),
+        Row(
+            "artifacts of each visit with point-spread functions measured here",
+            f"{counts[1]}, as with the published kernels",
+            str(counts[0]),
+            counts[0] == counts[1],
+        ),
     ]
 
 
@@ -406,6 +457,7 @@ def measure() -> list[Row]:
     return [
         *real(),
         *real_artifacts(),
+        *real_widths(),
         *artifacts(),
         *small_numbers(),
         *depth(),
