@@ -256,6 +256,7 @@ class InputStatus(IntEnum):
     BAD_VARIANCE = 2
     NO_WEIGHT = 3
     NO_MATCHED_WARP = 4
+    NO_OFFSET = 5
 
 
 class MatchStatus(IntEnum):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
@@ -169,11 +170,16 @@ def coadded_patch(inputs: Inputs, parameters: CoaddBlockParameters) -> xr.Datase
     """Average the warps of a patch, without the artifacts that few of them show."""
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
     warps = located(inputs["warps"], tract, patch)
+    visits = warps[v.VISIT].values
     match = inputs.get("match")
     if match is not None:
         match = match.assign_attrs(tract_shape=list(tract.shape))
-        status = match["status"].sel({v.VISIT: warps[v.VISIT].values})
+        status = match["status"].reindex({v.VISIT: visits}, fill_value=v.OffsetStatus.NOT_MEASURED)
         warps = warps.isel({v.VISIT: np.isin(status.values, MATCHED)})
+        if not warps.sizes[v.VISIT]:
+            raise NoUsableDataError(
+                "the background of no visit was matched: see status of background_match"
+            )
     found = None
     if parameters.artifacts is not None:
         found = _artifacts(inputs, warps, match, parameters)
@@ -186,6 +192,7 @@ def coadded_patch(inputs: Inputs, parameters: CoaddBlockParameters) -> xr.Datase
     made = made.assign(_inputs_of(made, found))
     if parameters.psf_points:
         made = made.assign(_psf_of(inputs, made, parameters))
+    made = _with_all_inputs(made, visits)
     made = made.drop_vars(["input_scale"]).drop_attrs(deep=False)
     return made.drop_vars([name for name in made.coords if name != v.VISIT])
 
@@ -233,6 +240,19 @@ def _inputs_of(made: xr.Dataset, found: xr.Dataset | None) -> dict[str, Any]:
         "artifact_count": (v.VISIT, number),
         "artifact_pixels": (v.VISIT, pixels, {"units": v.PIXEL}),
     }
+
+
+def _with_all_inputs(made: xr.Dataset, visits: NDArray[Any]) -> xr.Dataset:
+    """Return a coadd that also tells of the visits whose background was not matched."""
+    if made.sizes[v.VISIT] == len(visits):
+        return made
+    table = made[[name for name in made.data_vars if v.VISIT in made[name].dims]]
+    absent: dict[Any, Any] = {
+        name: np.nan if values.dtype.kind == "f" else 0 for name, values in table.items()
+    }
+    absent |= {"input_weight": 0.0, "input_status": int(v.InputStatus.NO_OFFSET)}
+    table = table.reindex({v.VISIT: np.sort(visits)}, fill_value=absent)
+    return made.drop_dims(v.VISIT).assign(table.data_vars)
 
 
 def _psf_of(inputs: Inputs, made: xr.Dataset, parameters: CoaddBlockParameters) -> dict[str, Any]:

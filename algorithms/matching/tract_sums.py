@@ -50,7 +50,8 @@ def tract_sums(
     Parameters
     ----------
     warp : Dataset, (y, x) or (visit, y, x)
-        ``image`` (float32, any unit), optionally ``mask`` and ``variance``; coordinate ``visit``;
+        ``image`` (float32, any unit), optionally ``mask`` and ``variance``, without which, 0 or
+        less, a pixel does not count; coordinate ``visit``;
         attribute ``box``, the half-open box of tract pixels it covers. The attribute
         ``noise_correlation`` may hold that factor. May be lazy; the result then is.
     grid : TractGrid
@@ -88,6 +89,7 @@ def tract_sums(
     """
     chosen = parameters or TractBackgroundParameters()
     image, mask, variance = exposure_planes(warp)
+    without = None if variance is None else _without_variance(variance)
     if v.VISIT not in warp.coords:
         raise KeyError(f"a warp needs the coordinate visit; it has {list(warp.coords)}")
     if chosen.variance_from == "scatter":
@@ -110,6 +112,8 @@ def tract_sums(
     bits = 0 if mask is None else v.plane_bits(chosen.reject, mask.attrs)
     if exclude is not None:
         mask, bits = _with_excluded(mask, bits, exclude, box), 1
+    if without is not None:
+        mask, bits = _with_excluded(mask, bits, without, box), 1
     factor = chosen.noise_correlation
     if factor is None:
         factor = float(warp.attrs.get("noise_correlation", 1.0))
@@ -399,6 +403,14 @@ def _check_unique(pieces: list[xr.Dataset], visits: NDArray[Any]) -> None:
             raise ConfigurationError(
                 f"visit {visit} covers pixels twice: {found[first[0]]} and {found[first[1]]}"
             )
+
+
+def _without_variance(variance: xr.DataArray) -> xr.DataArray | None:
+    """Return where pixels have no positive variance, None if that is known to be nowhere."""
+    without = ~(variance > 0)
+    if without.chunks is None and not without.values.any():
+        return None
+    return without.drop_attrs()
 
 
 def _with_excluded(
