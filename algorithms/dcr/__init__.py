@@ -8,6 +8,7 @@ its input.
 
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
+from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.model import (
     finalize_planes,
@@ -27,10 +28,12 @@ __all__ = [
     "DcrSolution",
     "IterativeParameters",
     "LinearParameters",
+    "band_vectors",
     "dcr_shifts",
     "dispersion",
     "displacement",
     "finalize_planes",
+    "identifiability",
     "init_model",
     "jacobian_of",
     "join_small_splits",

@@ -10,10 +10,12 @@ from scipy import ndimage
 
 from skyloom.algorithms.coadd.artifacts import few_epochs
 from skyloom.algorithms.dcr.linear import Problem, residuals_of, spectrum_of, weighted_mean
-from skyloom.algorithms.dcr.operator import FourierOperator, Images
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 
 __all__ = ["reject_pixels"]
 
+MODEL_ERROR: Final = 0.02
+"""Part of its own flux by which a model may be wrong at a source: PSFs are not better known."""
 GROW: Final = 2
 """Pixels around a rejected one that go with it: its wings."""
 ECHO: Final = 0.5
@@ -48,9 +50,7 @@ def reject_pixels(
     """
     spectrum = spectrum_of(planes, operator)
     visits = range(operator.visits)
-    deviation = np.stack(
-        [np.abs(residuals_of(problem, operator, spectrum, visit)) for visit in visits]
-    )
+    deviation = np.stack([_excess(problem, operator, spectrum, visit) for visit in visits])
     # What one visit shows is in the model by its part, and as much too little in all others.
     largest = ndimage.maximum_filter(deviation.max(axis=0), 3)
     deviating = deviation > np.maximum(threshold, ECHO * largest)
@@ -78,3 +78,11 @@ def reject_pixels(
     images = np.where(weights > 0, problem.images, np.float32(0.0))
     coadd = weighted_mean(images, weights, problem.coadd)
     return problem._replace(images=images, weights=weights, coadd=coadd), rejected
+
+
+def _excess(problem: Problem, operator: FourierOperator, spectrum: Spectra, visit: int) -> Images:
+    """Return the deviation, in standard deviations, beyond what the model may be wrong by."""
+    deviation = residuals_of(problem, operator, spectrum, visit)
+    root = np.sqrt(problem.weights[visit])
+    seen = problem.images[visit] * root - deviation
+    return np.asarray(np.abs(deviation) - np.float32(MODEL_ERROR) * np.abs(seen), np.float32)
