@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import xarray as xr
 
 from skyloom.algorithms.simulate import (
+    NightParameters,
     SceneParameters,
     night_scene,
     night_truth,
@@ -29,12 +30,16 @@ __all__ = ["SimulatedNight", "simulated_night", "write_exposures", "write_night"
 
 
 class SimulatedNight(NamedTuple):
-    """A plan of exposures, the truth of each detector, and what is on the sky."""
+    """A plan of exposures, the truth of each detector, and what is on the sky.
+
+    ``parameters`` say what frames show besides, such as pass-bands in which light is dispersed.
+    """
 
     camera: Camera
     plan: xr.Dataset
     truth: dict[str, xr.Dataset]
     scene: xr.Dataset
+    parameters: NightParameters = NightParameters()
 
 
 def simulated_night(
@@ -85,6 +90,7 @@ def _simulate(night: SimulatedNight, number: int) -> Mapping[str, xr.Dataset]:
             truth,
             night.scene,
             shape=night.camera.detector(name).shape,
+            parameters=night.parameters,
         )
         for name, truth in night.truth.items()
     }

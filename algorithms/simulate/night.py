@@ -56,6 +56,7 @@ LISTED: Final = (
     "pressure",
     "humidity",
     "seeing",
+    "zero_point",
     "flux",
 )
 """What a frame tells of its exposure, as the headers of an observatory would."""

@@ -90,6 +90,9 @@ class SiteParameters(Parameters):
     one_a_night: bool = Field(
         True, description="each exposure of the sky is taken in a night of its own"
     )
+    zero_point: float = Field(
+        27.0, description="AB magnitude of one electron per second outside the atmosphere"
+    )
     extinction: float = Field(
         0.1, description="extinction that the plan was made with, magnitude per airmass", ge=0
     )

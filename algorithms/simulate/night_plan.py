@@ -31,6 +31,7 @@ PLAN_UNITS: Final[Mapping[str, str]] = {
     "humidity": v.PERCENTAGE,
     "seeing": v.ARCSECOND,
     "transparency": v.DIMENSIONLESS,
+    "zero_point": v.MAGNITUDE,
     "level": v.ELECTRON,
     "flux": v.ELECTRON_PER_SECOND,
     "gradient_x": v.PER_MILLIMETRE,
@@ -49,6 +50,7 @@ OF_THE_SKY: Final = (
     "pressure",
     "humidity",
     "seeing",
+    "zero_point",
 )
 WHOLE: Final = ("satellites", "seed")
 
@@ -98,7 +100,8 @@ def night_plan(
         ``declination``, ``rotator_angle`` (degree), ``airmass``, ``altitude``, ``hour_angle``,
         ``parallactic_angle`` (degree, NaN: `schedule_plan` gives the plan a place on the Earth),
         ``temperature`` (Celsius), ``pressure`` (Pa), ``humidity`` (%), ``seeing`` (FWHM, arcsec),
-        ``transparency`` (1 outside the atmosphere), ``level`` (electron: the true sky or lamp light
+        ``transparency`` (1 outside the atmosphere), ``zero_point`` (NaN, as nobody measured it),
+        ``level`` (electron: the true sky or lamp light
         where response is 1, at the centre of the focal plane), ``flux`` (electron/s: the lamp as it
         was meant to be), ``gradient_x``, ``gradient_y`` (1/mm) and ``curvature`` (1/mm2) of the
         light over the focal plane, ``satellites`` (number of trails) and ``seed``. What an exposure

@@ -46,7 +46,8 @@ def schedule_plan(
     Dataset, (exposure)
         The plan with new ``mjd_start`` (UTC), ``airmass``, ``altitude``, ``hour_angle`` and
         ``parallactic_angle``, at mid exposure and at the boresight, and with ``seeing`` and
-        ``transparency`` of the new airmass; the attribute ``site``.
+        ``transparency`` of the new airmass, its ``zero_point`` (AB magnitude of one electron per
+        second), and the attribute ``site``.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def schedule_plan(
             f"{len(hour_angles)}"
         )
     names = ("mjd_start", "airmass", "altitude", "hour_angle", "parallactic_angle", "seeing",
-             "transparency")  # fmt: skip
+             "transparency", "zero_point")  # fmt: skip
     columns = {name: plan[name].to_numpy().astype(np.float64) for name in names}
     night = float(plan["mjd_start"][0])
     for number, index in enumerate(sky):
@@ -94,6 +95,8 @@ def schedule_plan(
             columns[name][index] = getattr(found, name)
         columns["seeing"][index] *= ratio**SEEING_POWER
         columns["transparency"][index] *= 10 ** (-0.4 * dimming)
+        through = 2.5 * np.log10(columns["transparency"][index])
+        columns["zero_point"][index] = site.zero_point + through
     made = plan.assign(
         {name: (v.EXPOSURE, values, dict(plan[name].attrs)) for name, values in columns.items()}
     )

@@ -46,7 +46,10 @@ def make_store(folder: Path, night: SimulatedNight) -> Path:
 
 
 def write_true_calibrations(
-    store: Store, night: SimulatedNight, names: Container[str] = ("bias", "dark", "flat")
+    store: Store,
+    night: SimulatedNight,
+    names: Container[str] = ("bias", "dark", "flat"),
+    physical_filter: str = FILTER,
 ) -> None:
     """Write the true bias, dark and flat of each detector as if flows had made them.
 
@@ -62,8 +65,8 @@ def write_true_calibrations(
         (DARK, {}, lambda truth, gain: truth["dark_image"] / gain[0]),
         (
             FLAT,
-            {v.FILTER: FILTER},
-            lambda truth, gain: truth["flat"].sel({v.FILTER: FILTER}) * gain[1] / gain[0],
+            {v.FILTER: physical_filter},
+            lambda truth, gain: truth["flat"].sel({v.FILTER: physical_filter}) * gain[1] / gain[0],
         ),
     )
     for schema, extra, image_of in products:

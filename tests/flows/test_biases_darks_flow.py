@@ -27,7 +27,7 @@ def test_biases_and_darks_are_the_true_ones_within_their_noise(sky: Any, sky_sto
             sky_store.read_block(product, {"detector": name}) for product in ("bias", "dark")
         )
         defect = truth["defects"].values != 0
-        gain = sky_night.gain_images(truth)[0].values
+        gain = sky_night.gain_images(truth, night.camera)[0].values
         for frame, true in (
             (bias, truth["bias_image"].values),
             (dark, truth["dark_image"].values / gain),

@@ -201,9 +201,9 @@ def test_a_plan_is_scheduled_to_its_airmass_and_changes_nothing_else() -> None:
     assert np.isnan(found.altitude[~sky]).all()
     xr.testing.assert_identical(
         found.drop_vars(("mjd_start", "airmass", "altitude", "hour_angle", "parallactic_angle",
-                         "seeing", "transparency")).drop_attrs(),
+                         "seeing", "transparency", "zero_point")).drop_attrs(),
         plan.drop_vars(("mjd_start", "airmass", "altitude", "hour_angle", "parallactic_angle",
-                        "seeing", "transparency")).drop_attrs(),
+                        "seeing", "transparency", "zero_point")).drop_attrs(),
     )  # fmt: skip
     np.testing.assert_allclose(
         found.seeing[sky] / plan.seeing[sky],
