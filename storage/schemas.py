@@ -13,6 +13,7 @@ import numpy as np
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.storage.dataset_schema import ProductSchema, Variable, schema_problems, validate
+from skyloom.storage.dcr_schemas import DCR_SCHEMAS
 from skyloom.storage.flat_schemas import FLAT_SCHEMAS
 from skyloom.storage.frame_schemas import FRAME_SCHEMAS
 from skyloom.storage.match_schemas import MATCH_SCHEMAS
@@ -346,6 +347,7 @@ SCHEMAS: Final[Mapping[str, ProductSchema]] = {
         *SKY_SCHEMAS,
         *WARP_SCHEMAS,
         *MATCH_SCHEMAS,
+        *DCR_SCHEMAS,
         DARK_PAIRS,
         FLAT_PAIRS,
         PTC,
