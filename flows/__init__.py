@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skyloom.flows.biases_darks_flow import biases_darks
     from skyloom.flows.coadds_flow import coadds
+    from skyloom.flows.dcr_coadds_flow import dcr_coadds
     from skyloom.flows.detrend_flow import detrend
     from skyloom.flows.flat_normalization_flow import flat_normalization
     from skyloom.flows.flow import Flow
@@ -29,6 +30,7 @@ __all__ = [
     "Step",
     "biases_darks",
     "coadds",
+    "dcr_coadds",
     "detrend",
     "flat_normalization",
     "ingest",
@@ -47,6 +49,7 @@ _HOMES = {
     "Step": "step",
     "biases_darks": "biases_darks_flow",
     "coadds": "coadds_flow",
+    "dcr_coadds": "dcr_coadds_flow",
     "detrend": "detrend_flow",
     "flat_normalization": "flat_normalization_flow",
     "ingest": "ingest_flow",

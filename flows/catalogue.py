@@ -59,6 +59,12 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
     "coadds": Entry(
         "skyloom.flows.coadds_flow", "coadds", "CoaddsConfiguration", "skyloom.flows.report.coadds"
     ),
+    "dcr_coadds": Entry(
+        "skyloom.flows.dcr_coadds_flow",
+        "dcr_coadds",
+        "DcrCoaddsConfiguration",
+        "skyloom.flows.report.dcr_coadds",
+    ),
 }
 """Every flow by its name; a report's module has ``write_report(store, path)``."""
 
@@ -102,7 +108,7 @@ def flow_maker(name: str) -> Callable[..., Flow]:
         ...
     skyloom.algorithms.errors.SkyloomError: there is no flow 'night'; there are \
 photon_transfer, biases_darks, flat_normalization, detrend, sky_frames, warps, \
-match_backgrounds, coadds
+match_backgrounds, coadds, dcr_coadds
     """
     entry = _entry(name)
     maker: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.make)

@@ -70,6 +70,7 @@ class FlowName(StrEnum):
     warps = "warps"
     match_backgrounds = "match_backgrounds"
     coadds = "coadds"
+    dcr_coadds = "dcr_coadds"
 
 
 class Configurable(StrEnum):
@@ -83,6 +84,7 @@ class Configurable(StrEnum):
     warps = "warps"
     match_backgrounds = "match_backgrounds"
     coadds = "coadds"
+    dcr_coadds = "dcr_coadds"
     scheduler = "scheduler"
 
 
@@ -369,6 +371,44 @@ def export(
         raise ConfigurationError(error.args[0]) from error
     for each in written:
         typer.echo(str(each))
+
+
+@app.command()
+def template(
+    store: StoreUrl,
+    path: Annotated[Path, typer.Argument(help="FITS file to write", metavar="OUT.fits")],
+    altitude: Annotated[float, typer.Option(help="altitude of the patch's centre, degree")],
+    parallactic_angle: Annotated[
+        float,
+        typer.Option(help="position angle of the zenith there, degree, north through east"),
+    ],
+    tract: Annotated[int | None, typer.Option(help="tract, where there are several")] = None,
+    patch: Annotated[int | None, typer.Option(help="patch, where there are several")] = None,
+    band: Annotated[str | None, typer.Option(help="filter, where there are several")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="of the air, Celsius; the median of visits if not given")
+    ] = None,
+    pressure: Annotated[float | None, typer.Option(help="of the air, Pa; likewise")] = None,
+    humidity: Annotated[float | None, typer.Option(help="of the air, %; likewise")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a file")] = False,
+) -> None:
+    """Predict a patch at an altitude and parallactic angle, from its chromatic coadd."""
+    from skyloom.flows.templates import write_template
+
+    written = write_template(
+        _open(store),
+        path,
+        altitude=altitude,
+        parallactic_angle=parallactic_angle,
+        tract=tract,
+        patch=patch,
+        band=band,
+        temperature=temperature,
+        pressure=pressure,
+        humidity=humidity,
+        overwrite=overwrite,
+    )
+    typer.echo(str(written))
 
 
 @config_app.command("default")

@@ -1,0 +1,373 @@
+"""Chromatic coadds as tasks make them: one patch of one filter in, its sub-bands out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import Field
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.conditions import ObservingConditions
+from skyloom.algorithms.dcr import (
+    Band,
+    DcrSolution,
+    LinearParameters,
+    displacement,
+    patch_jacobian,
+    predict_template,
+    solve_dcr,
+    stack_planes,
+)
+from skyloom.algorithms.dcr.scoring import score_template
+from skyloom.algorithms.dcr.visit_inputs import round_psfs, sky_variance, width_across
+from skyloom.algorithms.matching import apply_offset
+from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
+from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
+from skyloom.algorithms.visit_conditions import conditions_of_exposures, visit_conditions
+from skyloom.flows.match_blocks import MATCHED
+from skyloom.flows.patches import patch_of
+from skyloom.flows.psf_blocks import located
+from skyloom.storage.dcr_schemas import dcr_schema
+
+__all__ = [
+    "PSF_SIZE",
+    "DcrBlockParameters",
+    "broad_band",
+    "broad_band_quality",
+    "chromatic_patch",
+    "dcr_quality",
+    "patch_centre",
+    "predicted",
+    "restored_model",
+    "score_quality",
+    "scored_visit",
+]
+
+Inputs = Mapping[str, xr.Dataset]
+Floats = NDArray[np.float64]
+PSF_SIZE = 41
+OF_MODEL = ("variance", "n_image", v.MASK, "weight_sum", "wavelength_edges", "covariance", "psf",
+            "mean_weight")  # fmt: skip
+OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "dispersion_y", "dispersion_x")
+OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
+                 "latitude", "height")  # fmt: skip
+
+
+class DcrBlockParameters(Parameters):
+    """How the warps of a patch become sub-bands."""
+
+    sky_map: SkyMapParameters = Field(SkyMapParameters(), description="tracts and patches")
+    bands: dict[str, Band] = Field(default_factory=dict, description="limits of filters")
+    dcr: LinearParameters = Field(LinearParameters(), description="how sub-bands are solved for")
+    detection: MaskObjectsParameters = Field(
+        MaskObjectsParameters(), description="how objects are found on the coadd"
+    )
+    psf_fwhm: float = Field(4.0, gt=0, description="FWHM of stars if nothing else tells, pixel")
+    psf_beta: float = Field(3.0, gt=1, description="exponent of their Moffat profile")
+
+
+def patch_centre(tract: Tract, patch: Patch) -> tuple[float, float]:
+    """Return right ascension and declination (degree) of the middle of a patch."""
+    box = patch.outer
+    x, y = (box.x_start + box.x_stop - 1) / 2.0, (box.y_start + box.y_stop - 1) / 2.0
+    ra, dec = tract.plane.to_sky(np.array([x]), np.array([y]))
+    return float(ra[0]), float(dec[0])
+
+
+def chromatic_patch(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
+    """Solve for the sub-bands of a patch."""
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    stored = inputs["warps"]
+    band = _one_band(stored, parameters.bands)
+    warps = matched(stored, inputs.get("match"), tract, patch)
+    stored = stored.sel({v.VISIT: warps[v.VISIT].values})
+    conditions = visit_conditions(recorded(stored), patch_centre(tract, patch))
+    coadd = detected_coadd(inputs["coadd"], tract, patch, parameters.detection)
+    objects = (coadd[v.MASK] & v.MASK_PLANES["DETECTED"]) != 0
+    warps, start = (
+        images.assign(variance=sky_variance(images["variance"], objects))
+        for images in (warps, coadd)
+    )
+    jacobian = patch_jacobian(tract.plane, patch.outer)
+    fwhm = seeing(stored, inputs.get("psfs"), displacement(conditions, jacobian), parameters, tract)
+    psf = round_psfs(fwhm, beta=parameters.psf_beta, size=PSF_SIZE)
+    warps = warps.assign(
+        psf=psf.assign_coords({v.VISIT: warps[v.VISIT]}),
+        psf_fwhm=(v.VISIT, fwhm, {"units": v.PIXEL}),
+    )
+    level = calm_level(coadd)
+    found = solve_dcr(
+        without_level(warps, level),
+        conditions,
+        band,
+        without_level(start, level),
+        jacobian=jacobian,
+        parameters=parameters.dcr,
+    )
+    return stored_model(found, conditions, level, fwhm)
+
+
+def _one_band(warps: xr.Dataset, bands: Mapping[str, Band]) -> Band:
+    """Return the band of warps, all of which must be taken through one filter."""
+    names = np.unique(warps[v.FILTER].values.astype(str)) if v.FILTER in warps.coords else [""]
+    if len(names) > 1:
+        raise ValueError(f"warps of several filters are never mixed: {', '.join(names)}")
+    name = str(names[0])
+    if name not in bands:
+        raise ValueError(f"no lambda_min, lambda_max and lambda_ref are known of filter {name!r}")
+    return bands[name]
+
+
+def recorded(warps: xr.Dataset) -> dict[int, ObservingConditions]:
+    """Return the conditions that warps carry, at their boresights."""
+    names = [name for name, coord in warps.coords.items() if coord.dims == (v.VISIT,)]
+    table = xr.Dataset(coords={name: warps[name].variable for name in names})
+    return conditions_of_exposures(table.rename({v.VISIT: v.EXPOSURE}))
+
+
+def matched(warps: xr.Dataset, match: xr.Dataset | None, tract: Tract, patch: Patch) -> xr.Dataset:
+    """Return warps in memory with their offsets added, without visits that have none."""
+    found = located(warps, tract, patch)
+    height, width = patch.outer.shape
+    found = found.isel({v.Y: slice(0, height), v.X: slice(0, width)})
+    if match is not None:
+        units = str(found["image"].attrs["units"])
+        match = match.assign_attrs(tract_shape=list(tract.shape), units=units)
+        status = match["status"].sel({v.VISIT: found[v.VISIT].values})
+        found = found.isel({v.VISIT: np.isin(status.values, MATCHED)})
+    found = found.load()
+    if match is None:
+        return found
+    images = [
+        apply_offset(found.isel({v.VISIT: index})[["image"]], match)["image"].values
+        for index in range(found.sizes[v.VISIT])
+    ]
+    return found.assign(image=found["image"].copy(data=np.stack(images)))
+
+
+def detected_coadd(
+    coadd: xr.Dataset, tract: Tract, patch: Patch, parameters: MaskObjectsParameters
+) -> xr.Dataset:
+    """Return the planes of a coadd, DETECTED where it has objects."""
+    height, width = patch.outer.shape
+    planes = located(coadd, tract, patch).isel({v.Y: slice(0, height), v.X: slice(0, width)})
+    planes = planes.drop_vars(list(planes.coords)).load()
+    return planes.assign({v.MASK: mask_objects(planes, parameters=parameters)})
+
+
+def seeing(
+    warps: xr.Dataset,
+    psfs: xr.Dataset | None,
+    zenith: NDArray[Any],
+    parameters: DcrBlockParameters,
+    tract: Tract,
+) -> NDArray[Any]:
+    """Return the FWHM of stars of each visit, pixel.
+
+    What headers say counts first, then what was measured, across the vertical; else the
+    parameter.
+    """
+    scale = 3600.0 * float(np.sqrt(abs(np.linalg.det(tract.plane.matrix))))
+    said = np.full(warps.sizes[v.VISIT], np.nan)
+    if "seeing" in warps.coords:
+        said = warps["seeing"].values / scale
+    for index, visit in enumerate(warps[v.VISIT].values):
+        if said[index] > 0 or psfs is None or visit not in psfs[v.VISIT].values:
+            continue
+        images = psfs["psf"].sel({v.VISIT: visit})
+        widths = [width_across(images.isel({v.POINT: point}), tuple(zenith[index]))
+                  for point in range(images.sizes[v.POINT])]  # fmt: skip
+        known = [width for width in widths if np.isfinite(width)]
+        said[index] = float(np.median(known)) if known else np.nan
+    return np.where(said > 0, said, parameters.psf_fwhm)
+
+
+def calm_level(coadd: xr.Dataset) -> float:
+    """Return the median of a coadd without its objects, 0 if nothing is left.
+
+    A solution has steps at the borders of a patch if its sky is not 0 there.
+    """
+    objects = (coadd[v.MASK].values & v.MASK_PLANES["DETECTED"]) != 0
+    calm = coadd["image"].values[~objects & np.isfinite(coadd["image"].values)]
+    return float(np.median(calm)) if calm.size else 0.0
+
+
+def without_level(image: xr.Dataset, level: float) -> xr.Dataset:
+    """Return images less a level."""
+    lowered = (image["image"] - np.float32(level)).assign_attrs(image["image"].attrs)
+    return image.assign(image=lowered)
+
+
+def stored_model(
+    found: DcrSolution, conditions: xr.Dataset, level: float, fwhm: Floats
+) -> xr.Dataset:
+    """Return what a product keeps of a solution."""
+    model, told = found
+    planes = model["model"] + np.float32(level / model.sizes[v.SUBFILTER])
+    kept: dict[str, Any] = {
+        "model": planes.assign_attrs(model["model"].attrs).variable,
+        **{name: model[name].variable for name in OF_MODEL},
+        **{name: told[name].variable for name in OF_SOLUTION},
+        **{name: conditions[name].variable for name in OF_CONDITIONS},
+    }
+    kept["psf_fwhm"] = (v.VISIT, fwhm, {"units": v.PIXEL})
+    kept["sky_level"] = ((), level, dict(model["model"].attrs))
+    kept["status"] = ((), np.uint8(worst_status(told["status"].values)))
+    kept["iterations"] = ((), np.int32(told["iterations"].values.max(initial=0)))
+    residual = told["residual"].values
+    kept["residual"] = ((), float(np.nanmax(residual)) if np.isfinite(residual).any() else np.nan)
+    smallest, largest = np.sort(told["dispersion_eigenvalues"].values)
+    for name, value in (
+        ("chi2_total", told["chi2_total"]),
+        ("spread", told["dispersion_trace"]),
+        ("smallest_spread", smallest),
+        ("largest_spread", largest),
+        ("colour_error", told["moment_sigma"]),
+        ("condition_number", told["condition_number"]),
+        ("adherence", model.attrs["adherence"]),
+    ):
+        kept[name] = ((), float(value))
+    block = xr.Dataset(kept).drop_attrs(deep=False)
+    for variable in dcr_schema(str(model["model"].attrs["units"])).variables:
+        block[variable.name].attrs.setdefault("units", variable.unit)
+    return block.assign_coords({v.VISIT: model[v.VISIT].values})
+
+
+def worst_status(codes: NDArray[Any]) -> int:
+    """Return the status of a patch by those of its tiles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> v.DcrStatus(worst_status(np.array([0, 3]))).name
+    'CONVERGED'
+    """
+    present = {int(code) for code in codes}
+    order = (
+        v.DcrStatus.BAD_FIT,
+        v.DcrStatus.DIVERGED,
+        v.DcrStatus.NOT_CONVERGED,
+        v.DcrStatus.CONVERGED,
+        v.DcrStatus.NO_LEVERAGE,
+        v.DcrStatus.NO_SOURCES,
+        v.DcrStatus.NO_VALID_PIXELS,
+    )
+    return int(next((code for code in order if code in present), v.DcrStatus.NOT_MEASURED))
+
+
+def restored_model(
+    block: xr.Dataset, tract: Tract, patch: Patch, band: Band, parameters: LinearParameters
+) -> xr.Dataset:
+    """Return a stored model as `predict_template` takes it, without the level of the sky."""
+    known = np.isfinite(block["altitude"].values) & np.isfinite(block["mean_weight"].values)
+    model = block.isel({v.VISIT: np.flatnonzero(known)}).load()
+    level = np.float32(float(model["sky_level"]) / model.sizes[v.SUBFILTER])
+    planes = (model["model"] - level).assign_attrs(model["model"].attrs)
+    return model.assign(model=planes).assign_attrs(
+        box=list(patch.outer),
+        wcs=tract.plane.header(),
+        band=band.name,
+        band_definition=band.model_dump_json(),
+        jacobian=json.dumps(patch_jacobian(tract.plane, patch.outer).tolist()),
+        parameters=parameters.model_dump_json(),
+        adherence=float(model["adherence"]),
+    )
+
+
+def predicted(model: xr.Dataset, conditions: xr.Dataset) -> xr.Dataset:
+    """Return the template of a restored model, with the level of the sky."""
+    made = predict_template(model, conditions)
+    image = made["image"] + np.float32(float(model["sky_level"]))
+    return made.assign(image=image.assign_attrs(made["image"].attrs))
+
+
+def dcr_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return how well the sub-bands of a patch are known, and how well visits agree with them."""
+    used = block["used"].values
+    chi2 = block["chi2"].values[used]
+    return {
+        "status": v.DcrStatus(int(block["status"])).name,
+        "iterations": int(block["iterations"]),
+        "visits": int(used.sum()),
+        "chi2": float(np.median(chi2)) if chi2.size else None,
+        "worst_chi2": float(chi2.max()) if chi2.size else None,
+        "colour_error": _finite(block["colour_error"]),
+    }
+
+
+def _finite(value: xr.DataArray) -> float | None:
+    return float(value) if np.isfinite(float(value)) else None
+
+
+def broad_band(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
+    """Return the sum of the sub-bands of a patch."""
+    made = stack_planes(inputs["model"])[["image", "variance", v.MASK, "n_image"]]
+    return made.drop_vars(list(made.coords)).drop_attrs(deep=False)
+
+
+def broad_band_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return coverage and noise of a broad-band coadd."""
+    image, variance = block["image"].values, block["variance"].values
+    good = np.isfinite(image) & np.isfinite(variance)
+    return {
+        "covered": float(good.mean()),
+        "noise": float(np.sqrt(np.median(variance[good]))) if good.any() else None,
+    }
+
+
+def scored_visit(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
+    """Judge the template of a visit that no model is made of, beside the plain coadd."""
+    tract, patch = patch_of(parameters.sky_map, inputs["place"])
+    stored = over_visits(inputs["warp"])
+    band = _one_band(stored, parameters.bands)
+    height, width = patch.outer.shape
+    there = {v.Y: slice(0, height), v.X: slice(0, width)}
+    warp = located(inputs["warp"], tract, patch).isel(there).load()
+    conditions = visit_conditions(recorded(stored), patch_centre(tract, patch))
+    direction = displacement(conditions, patch_jacobian(tract.plane, patch.outer))
+    psf = over_visits(inputs["psf"]) if "psf" in inputs else None
+    fwhm = seeing(stored, psf, direction, parameters, tract)
+    coadd = detected_coadd(inputs["coadd"], tract, patch, parameters.detection)
+    model = restored_model(inputs["model"].isel(there), tract, patch, band, parameters.dcr)
+    template = predicted(model, conditions)
+    score = score_template(
+        warp,
+        template,
+        coadd,
+        direction=(float(direction[0, 0]), float(direction[0, 1])),
+        fwhm=float(fwhm[0]),
+    )
+    found: dict[str, Any] = {
+        f"{name}_{of}": score[name].sel(of=of).drop_vars("of").variable
+        for name in ("residual", "dipole", "detections")
+        for of in ("template", "coadd")
+    }
+    found |= {name: score[name].variable for name in ("ratio", "objects", "pixels")}
+    found |= {
+        name: conditions[name].isel({v.VISIT: 0}).variable
+        for name in ("airmass", "altitude", "parallactic_angle")
+    }
+    found["psf_fwhm"] = ((), float(fwhm[0]), {"units": v.PIXEL})
+    kept = {v.FILTER: str(stored[v.FILTER].values[0])} if v.FILTER in stored.coords else {}
+    return xr.Dataset(found, coords=kept)
+
+
+def over_visits(block: xr.Dataset) -> xr.Dataset:
+    """Return a block of one visit with a dimension of visits, its coordinates too."""
+    found = block.expand_dims(v.VISIT)
+    scalars = {name: coord for name, coord in found.coords.items() if not coord.dims}
+    return found.assign_coords({name: (v.VISIT, [coord.item()]) for name, coord in scalars.items()})
+
+
+def score_quality(block: xr.Dataset) -> Mapping[str, Any]:
+    """Return how much less a template leaves of a visit than the plain coadd does."""
+    return {
+        "ratio": _finite(block["ratio"]),
+        **{name: int(block[name]) for name in ("detections_template", "detections_coadd")},
+    }
