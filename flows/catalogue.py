@@ -32,7 +32,10 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "skyloom.flows.report.photon_transfer",
     ),
     "biases_darks": Entry(
-        "skyloom.flows.biases_darks_flow", "biases_darks", "BiasesDarksConfiguration"
+        "skyloom.flows.biases_darks_flow",
+        "biases_darks",
+        "BiasesDarksConfiguration",
+        "skyloom.flows.report.biases_darks",
     ),
     "flat_normalization": Entry(
         "skyloom.flows.flat_normalization_flow",
@@ -40,7 +43,12 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "FlatNormalizationConfiguration",
         "skyloom.flows.report.flat_normalization",
     ),
-    "detrend": Entry("skyloom.flows.detrend_flow", "detrend", "DetrendConfiguration"),
+    "detrend": Entry(
+        "skyloom.flows.detrend_flow",
+        "detrend",
+        "DetrendConfiguration",
+        "skyloom.flows.report.detrend",
+    ),
     "sky_frames": Entry(
         "skyloom.flows.sky_frames_flow",
         "sky_frames",

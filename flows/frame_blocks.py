@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Inputs = Mapping[str, xr.Dataset]
+LARGE = 10**6  # pixels
 CALIBRATIONS = ("bias", "dark", "flat", "gain", "brighter_fatter")
 
 
@@ -40,12 +41,17 @@ def detrended_frame(inputs: Inputs, parameters: ScienceDetrendParameters) -> xr.
 
 
 def frame_quality(block: xr.Dataset) -> Mapping[str, Any]:
-    """Return what was applied to a frame, and which fraction of it each mask plane covers."""
-    mask = block[v.MASK].values
+    """Return what was applied to a frame, its level, and what of it each mask plane covers."""
+    mask, image = block[v.MASK].values, block["image"].values
     fractions = {name: float(np.mean((mask & bit) != 0)) for name, bit in v.MASK_PLANES.items()}
+    # Every eighth row tells the level of a large frame well enough.
+    rows = slice(None, None, 8 if image.size > LARGE else 1)
+    good = image[rows][(mask[rows] == 0) & np.isfinite(image[rows])]
     return {
         "applied": list(block.attrs.get("applied", [])),
+        "level": float(np.median(good)) if good.size else None,
         "masked": {name: share for name, share in fractions.items() if share},
+        "masked_fraction": float(np.mean(mask != 0)),
     }
 
 

@@ -12,7 +12,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.flows.camera_constants import geometry
 from skyloom.flows.report.exposures_page import Section, Table, write_page
 from skyloom.flows.report.flat_figures import (
     light_figure,
@@ -21,6 +20,7 @@ from skyloom.flows.report.flat_figures import (
     response_figure,
 )
 from skyloom.flows.report.focal_plane import focal_plane
+from skyloom.flows.report.mosaics import BIN, bin_means, detector_places
 from skyloom.flows.report.numbers import number, with_error
 from skyloom.flows.report.sections import Image, drawn_image
 from skyloom.flows.report.sky_figures import mosaic_figure
@@ -41,7 +41,6 @@ STEPS: Final = (
 )
 MOST_PIXELS: Final = 10**8
 """Flats of larger cameras are not read again to be shown."""
-BIN: Final = 16
 Cells = dict[tuple[int, str], "Record"]
 
 
@@ -398,10 +397,7 @@ def _mosaics(store: Store) -> list[Image]:
     done, flats = store.done("flat"), store["flat"]
     if int(done.sum()) * flats.sizes[v.Y] * flats.sizes[v.X] > MOST_PIXELS:
         return []
-    places = geometry(store, {})
-    names = [str(name) for name in places[v.DETECTOR].to_numpy()]
-    transforms = dict(zip(names, places["transform"].to_numpy(), strict=True))
-    shapes = dict(zip(names, places["shape"].to_numpy().tolist(), strict=True))
+    transforms, shapes = detector_places(store)
     images = []
     for row, physical_filter in enumerate(flats[v.FILTER].to_numpy()):
         levels = {}
@@ -430,13 +426,7 @@ def _binned(flat: xr.Dataset, shape: tuple[int, int]) -> NDArray[np.float64]:
     good = np.isfinite(image) & (flat[v.MASK].to_numpy()[: shape[0], : shape[1]] == 0)
     if not good.any():
         return np.full((1, 1), np.nan)
-    relative = np.where(good, image / np.median(image[good]) - 1, 0.0)
-    edges = [np.linspace(0, side, max(side // BIN, 1) + 1).astype(int)[:-1] for side in shape]
-    total, count = (
-        np.add.reduceat(np.add.reduceat(plane, edges[0], axis=0), edges[1], axis=1)
-        for plane in (relative, good.astype(np.float64))
-    )
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return bin_means(image / np.median(image[good]) - 1, good)
 
 
 def _tiles(store: Store, solutions: list[Solution]) -> list[tuple[str, str, str]]:

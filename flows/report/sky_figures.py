@@ -37,6 +37,9 @@ def mosaic_figure(
     transforms: Mapping[str, Floats],
     shapes: Mapping[str, Any],
     unit: str,
+    *,
+    signed: bool = True,
+    empty: str = "no sky frame was made",
 ) -> Figure:
     """Return binned images of detectors at their places in the focal plane.
 
@@ -50,15 +53,19 @@ def mosaic_figure(
         Shape of the detectors, pixel.
     unit : str
         What the colours mean.
+    signed : bool
+        Whether values lie about 0; else colours span the bulk of them.
+    empty : str
+        What is said if there is no image.
     """
     figure, grid = grid_figure(6.2, [1], [1], margins=(0.72, 0.9, 0.55, 0.15))
     axes = tune(figure.add_subplot(grid[0, 0]), grid=False)
     finite = [values[np.isfinite(values)] for values in images.values()]
     everything = np.concatenate(finite) if finite else np.empty(0)
     if not everything.size:
-        no_data(axes, "no sky frame was made")
+        no_data(axes, empty)
         return figure
-    low, high = limits(everything)
+    low, high = limits(everything) if signed else np.percentile(everything, [1, 99])
     mesh = None
     for name, values in images.items():
         height, width = (float(side) for side in shapes[name])
@@ -73,7 +80,7 @@ def mosaic_figure(
             np.ma.masked_invalid(values),
             vmin=low,
             vmax=high,
-            cmap="RdBu_r",
+            cmap="RdBu_r" if signed else "viridis",
             rasterized=True,
         )
         axes.annotate(

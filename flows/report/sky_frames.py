@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.flows.camera_constants import geometry
 from skyloom.flows.report.exposures_page import Section, Table, write_page
+from skyloom.flows.report.mosaics import detector_places
 from skyloom.flows.report.numbers import with_error
 from skyloom.flows.report.sections import Image, drawn_image
 from skyloom.flows.report.sky_figures import mosaic_figure, residual_figure, scale_figure
@@ -115,10 +115,7 @@ def _mosaics(store: Store) -> list[Image]:
     if "sky_frame" not in store:
         return []
     done, frames = store.done("sky_frame"), store["sky_frame"]
-    places = geometry(store, {})
-    names = [str(name) for name in places[v.DETECTOR].values]
-    transforms = dict(zip(names, places["transform"].values, strict=True))
-    shapes = dict(zip(names, places["shape"].values.tolist(), strict=True))
+    transforms, shapes = detector_places(store)
     images = []
     for row, physical_filter in enumerate(frames[v.FILTER].values):
         levels = {}
