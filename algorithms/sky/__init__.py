@@ -40,6 +40,12 @@ from skyloom.algorithms.sky.samples import measure_scale
 from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters, SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
 from skyloom.algorithms.sky.subtraction import subtract_fit, subtract_sky_frame
+from skyloom.algorithms.sky.templates import (
+    SkyTemplates,
+    TemplateParameters,
+    sky_templates,
+    template_frame,
+)
 from skyloom.algorithms.sky.transfer import lsb_transfer
 from skyloom.algorithms.sky.visit_fit import fit_visit_background
 
@@ -54,8 +60,10 @@ __all__ = [
     "MeasureScaleParameters",
     "SkyCorrection",
     "SkyCorrectionParameters",
+    "SkyTemplates",
     "SmoothSkyParameters",
     "SolveScaleParameters",
+    "TemplateParameters",
     "average_backgrounds",
     "boundary_steps",
     "corrected_exposure",
@@ -83,8 +91,10 @@ __all__ = [
     "sky_frame_sketch",
     "sky_level_status",
     "sky_quality",
+    "sky_templates",
     "solve_scales",
     "subtract_fit",
     "subtract_layers",
     "subtract_sky_frame",
+    "template_frame",
 ]
