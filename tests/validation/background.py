@@ -32,7 +32,7 @@ from skyloom.algorithms.background import (
     sketch_statistics,
     subtract_from_bins,
 )
-from tests.validation.rows import Row, at_most, between, within
+from tests.validation.rows import Row, at_most, between, not_measured, within
 
 __all__ = ["measure"]
 
@@ -290,7 +290,9 @@ def peers() -> list[Row]:
     ]
     swarp = _swarp_background(image)
     if swarp is None:
-        rows.append(Row("SWarp less sep", "≤ 0.6 standard errors", "SWarp is not installed", False))
+        rows.append(
+            not_measured("SWarp less sep: rms", "≤ 0.6 standard errors", "SWarp is not installed")
+        )
     else:
         apart = (swarp - theirs) / float(error.mean())
         rows.append(between("SWarp less sep: rms", _rms(apart), -np.inf, 0.6, unit))

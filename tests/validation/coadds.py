@@ -40,7 +40,7 @@ from skyloom.algorithms.psf import (
 from skyloom.algorithms.simulate import SimulatedVisits, VisitParameters, simulate_visits
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from tests.algorithms.coadd.scenes import real_geometry
-from tests.validation.rows import Row, at_most, between, within
+from tests.validation.rows import Row, at_most, between, not_measured, within
 
 __all__ = ["measure", "write_for_swarp"]
 
@@ -437,7 +437,7 @@ def peers() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         command = write_for_swarp(Path(folder), images, weights)
         if not command:
-            return [Row("SWarp less ours", "≤ 1e-5", "SWarp is not installed", False)]
+            return [not_measured("SWarp less ours", "≤ 1e-5", "SWarp is not installed")]
         subprocess.run(
             [*command, "-COMBINE_TYPE", "WEIGHTED"], cwd=folder, check=True, capture_output=True
         )

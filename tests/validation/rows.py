@@ -1,20 +1,28 @@
-"""One promised number: what, target, measured, and whether it is met."""
+"""One promised number: what, target, measured, and whether it is met; None if nobody measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Row", "at_most", "between", "within"]
+__all__ = ["BESIDE", "Row", "at_most", "between", "not_measured", "within"]
+
+
+BESIDE = "beside"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the validation page."""
+    """A line of the validation page; what only stands beside others has the target BESIDE."""
 
     what: str
     target: str
     measured: str
-    met: bool
+    met: bool | None
+
+
+def not_measured(what: str, target: str, reason: str) -> Row:
+    """Return the row of a number that could not be measured here."""
+    return Row(what, target, reason, None)
 
 
 def within(
