@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.psf import moffat_psf
+from skyloom.algorithms.psf import moffat_psf, psf_fwhm
 
 __all__ = ["round_psfs", "sky_variance", "width_across"]
 
@@ -22,7 +22,6 @@ Floats = NDArray[np.float64]
 
 WINDOW: Final = 1.2
 """Sigma of the Gaussian window of moments, in those of the star: noise of the wings stays out."""
-GAUSSIAN: Final = float(np.sqrt(8.0 * np.log(2.0)))
 
 
 def sky_variance(variance: xr.DataArray, detected: xr.DataArray) -> xr.DataArray:
@@ -88,7 +87,9 @@ def width_across(psf: xr.DataArray, direction: tuple[float, float]) -> float:
     Returns
     -------
     float, pixel
-        FWHM of the Gaussian that has the same windowed moment; NaN of an image without light.
+        FWHM; NaN of an image without light. It is that of the image, the geometric mean of both
+        axes, times the root of the ratio of its windowed widths across and along: what a window
+        makes of wings is the same in both.
 
     Examples
     --------
@@ -122,7 +123,7 @@ def width_across(psf: xr.DataArray, direction: tuple[float, float]) -> float:
         sigma, other = found
         if done:
             break
-    return GAUSSIAN * sigma
+    return float(psf_fwhm(psf)) * float(np.sqrt(sigma / other))
 
 
 def round_psfs(fwhm: ArrayLike, *, beta: float = 3.0, size: int = 41) -> xr.DataArray:

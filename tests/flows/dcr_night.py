@@ -67,10 +67,14 @@ class DcrNight(NamedTuple):
         return light * 10 ** (-0.4 * (27.0 - 31.4))
 
 
-def small_camera(side: int = 192) -> Camera:
-    """Return two detectors of one amplifier each, one of which is turned by 180 degree."""
+def small_camera(side: int = 192, *, seeing: bool = True) -> Camera:
+    """Return two detectors of one amplifier each, one of which is turned by 180 degree.
+
+    Without ``seeing`` no header key is known of it.
+    """
     text = load_camera("simulated-sky").text
     head = text[text.index("observatory:") : text.index("templates:")]
+    head = head if seeing else head.replace("  seeing: SEEING\n", "")
     return parse_camera(
         f"""
 name: two
@@ -171,17 +175,20 @@ def dcr_night(
     return DcrNight(night, rest, parameters, sky_map)
 
 
-def make_coadds(folder: Path, made: DcrNight, held_out: Sequence[int] = ()) -> Store:
+def make_coadds(
+    folder: Path, made: DcrNight, held_out: Sequence[int] = (), *, psf: bool = False
+) -> Store:
     """Write the files, ingest and detrend them, and make warps and coadds with matched skies.
 
-    Coadds are made without the visits that are held out.
+    Coadds are made without the visits that are held out; with ``psf`` point-spread functions are
+    measured.
     """
     write_night(folder / "fits", made.night, choose_observers(False))
     store = create_store(folder / "store", made.night.camera)
     assert ingest(store, folder / "fits", progress=False).exit_code == 0
     sky_night.write_true_calibrations(store, made.night, physical_filter=FILTER)
     assert detrend(store, {}).run(progress=False).exit_code == 0
-    chosen: dict[str, Any] = {"sky_map": made.sky_map, "psf": None}
+    chosen: dict[str, Any] = {"sky_map": made.sky_map} | ({} if psf else {"psf": None})
     assert warps(store, chosen).run(progress=False).exit_code == 0
     chosen = {"bin_size": 32, "match": {"order": 0}}
     assert match_backgrounds(store, chosen).run(progress=False).exit_code == 0
@@ -209,11 +216,16 @@ class Judged(NamedTuple):
     false_coadd: int
 
 
-def judge(made: DcrNight, store: Store, fwhm: float = 4.0) -> Judged:
+def judge(
+    made: DcrNight, store: Store, fwhm: float = 4.0, coadd_fwhm: float | None = None
+) -> Judged:
     """Compare templates, and the plain coadd, with the truth of exposures that were never written.
 
-    The truth has no noise; false detections are those in a difference with the noise of one visit.
+    The truth has no noise. With ``coadd_fwhm``, the seeing of the coadd, which is worse than that
+    of templates, what templates leave is brought to it, as a subtraction from such a visit would.
+    False detections are those in a difference with the noise of one visit.
     """
+    wider = np.sqrt(max((coadd_fwhm or fwhm) ** 2 - fwhm**2, 0.0)) / 2.3548
     patch = made.tract().patch(0)
     coadd = store.read_block("coadd", {v.FILTER: FILTER, v.PATCH: "0-0"})
     depth = coadd["n_image"].values
@@ -226,7 +238,10 @@ def judge(made: DcrNight, store: Store, fwhm: float = 4.0) -> Judged:
     rng = np.random.default_rng(2)
     rows, false = [], [0, 0]
     for number in made.held_out[v.EXPOSURE].values:
-        true = made.truth(made.held_out, int(number), patch, fwhm)
+        true, other = (
+            made.truth(made.held_out, int(number), patch, width)
+            for width in (fwhm, coadd_fwhm or fwhm)
+        )
         row = made.held_out.sel({v.EXPOSURE: number})
         there = conditions_at(row_conditions(row), *patch_centre(made.tract(), patch))
         predicted = template(
@@ -234,11 +249,16 @@ def judge(made: DcrNight, store: Store, fwhm: float = 4.0) -> Judged:
         )
         white = noise * rng.standard_normal(true.shape)
         own = []
-        for index, image in enumerate((predicted["image"], coadd["image"])):
-            difference = true - image.values
+        pairs = ((true, predicted["image"]), (other, coadd["image"]))
+        for index, (light, image) in enumerate(pairs):
+            difference = light - image.values
+            if index == 0 and wider:
+                difference = gaussian_filter(np.nan_to_num(difference), wider)
             difference = difference - np.median(difference[good & calm])
             own.append(float(np.sqrt(np.mean(difference[good & near] ** 2))))
-            false[index] += groups_beyond(np.where(good, difference + white, 0.0), noise, fwhm)
+            false[index] += groups_beyond(
+                np.where(good, difference + white, 0.0), noise, coadd_fwhm or fwhm
+            )
         rows.append(own)
     table = np.array(rows)
     total = np.sqrt((table**2).mean(axis=0))

@@ -28,6 +28,7 @@ TOPICS = {
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
     "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
     "dcr": "Skies in sub-bands and templates of any refraction, against truth",
+    "dcr_flow": "Chromatic coadds from frames to templates; the headers of real visits",
     "detrend": "Detrended frames against the light that fell",
     "psf": "Point-spread functions: coadds, matched images, noise",
     "warps": "Warps: positions, stars, noise, real exposures of one sky",
