@@ -25,6 +25,7 @@ from skyloom.algorithms.psf.tile_kernels import (
     sort_out,
     spread_bits,
     store_tile,
+    take_far,
 )
 from skyloom.algorithms.psf.tiles import Tiles
 from skyloom.algorithms.units import squared_units
@@ -334,14 +335,15 @@ def spread_mask(
         return missing, np.ones(image.shape, np.bool_), spread
     half_y, half_x = field.sides[0] // 2, field.sides[1] // 2
     spread_bits(far, half_y, half_x, wide)
-    spread |= wide & np.int32(go)
-    empty = (wide & np.int32(THERE)) == 0
-    if max(half_y, half_x) > 0 and empty.any():
+    whole = np.empty(image.shape, np.bool_)
+    any_empty = take_far(wide, (no_data, THERE, go), spread, whole)
+    if max(half_y, half_x) > 0 and any_empty:
         # missing regions that hold a whole kernel, and what is half a kernel from them
+        empty = (wide & np.int32(THERE)) == 0
         far[:] = np.where(empty, np.int32(v.MASK_PLANES["EDGE"]), np.int32(0))
         spread_bits(far, 2 * half_y, 2 * half_x, near)
         spread |= near
-    return missing, (wide & np.int32(no_data)) == 0, spread
+    return missing, whole, spread
 
 
 def core_of(field: KernelField, threshold: float) -> tuple[int, int]:

@@ -138,6 +138,26 @@ def sort_out(
 
 
 @compiled
+def take_far(
+    wide: Mask, codes: tuple[int, int, int], spread: Mask, whole: NDArray[np.bool_]
+) -> bool:
+    """Add the bits that go far to those that are spread, and tell pixels that miss nothing.
+
+    ``codes`` are NO_DATA, the bit of pixels that are there, and the bits that go far; ``wide`` are
+    all of these around each pixel. Returns whether a pixel has only missing ones around it.
+    """
+    no_data, there, go = np.int32(codes[0]), np.int32(codes[1]), np.int32(codes[2])
+    everywhere = there
+    for y in range(wide.shape[0]):
+        around, bits, kept = wide[y], spread[y], whole[y]
+        for x in range(around.size):
+            everywhere &= around[x]
+            bits[x] |= around[x] & go
+            kept[x] = (around[x] & no_data) == 0
+    return bool(everywhere == 0)
+
+
+@compiled
 def add_component(
     values: Floats, along_y: Floats, along_x: Floats, matrix: Floats, total: Floats
 ) -> None:
