@@ -29,6 +29,8 @@ TOPICS = {
     "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
     "dcr": "Skies in sub-bands and templates of any refraction, against truth",
     "dcr_flow": "Chromatic coadds from frames to templates; the headers of real visits",
+    "dcr_detectors": "Skies in sub-bands from turned and dithered detectors, warped",
+    "dcr_peers": "Skies in sub-bands of stars that an independent package refracts",
     "detrend": "Detrended frames against the light that fell",
     "psf": "Point-spread functions: coadds, matched images, noise",
     "warps": "Warps: positions, stars, noise, real exposures of one sky",
