@@ -27,7 +27,7 @@ from tests.algorithms.dcr.analytic import (
     conditions,
     observed,
 )
-from tests.validation.rows import Row, at_most, within
+from tests.validation.rows import BESIDE, Row, at_most, within
 
 __all__ = ["measure"]
 
@@ -129,7 +129,7 @@ def measure() -> list[Row]:
                         float(np.sqrt((errors**2).mean())), 0.002)
             )  # fmt: skip
         else:
-            rows.append(Row(what, "reported", listed, True))
+            rows.append(Row(what, BESIDE, listed, True))
             rows.append(
                 within("offset of first moments, not modelled, size of it",
                        float(abs(np.median(errors))), 0.005, 0.003, form=".4f")
