@@ -164,13 +164,22 @@ def _log(path: Path | None) -> None:
 @app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="a new directory for files and products")],
+    sky: Annotated[
+        bool, typer.Option("--sky", help="a night of sky instead of flats, in DIRECTORY/sky")
+    ] = False,
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
     """Simulate flats with known truth, measure them, compare, write a report."""
+    progress = False if quiet else None
+    if sky:
+        from skyloom.flows.sky_demo import run_sky_demo
+
+        night = run_sky_demo(directory / "sky", workers=workers, progress=progress)
+        raise typer.Exit(night.exit_code)
     from skyloom.flows.demo import run_demo
 
-    result = run_demo(directory, workers=workers, progress=False if quiet else None)
+    result = run_demo(directory, workers=workers, progress=progress)
     raise typer.Exit(result.exit_code)
 
 
