@@ -180,7 +180,7 @@ def solve_tile(
         add_prior(table, prior.stiffness, spectrum, found)
         for visit in range(operator.visits):
             seen = operator.predict(visit, spectrum)
-            buffer[inside[1:]] = seen[inside[1:]] * problem.weights[visit]
+            np.multiply(seen[inside[1:]], problem.weights[visit], out=buffer[inside[1:]])
             operator.add_transposed(visit, buffer, found)
         return operator.planes(found) + held * planes
 
@@ -192,7 +192,7 @@ def solve_tile(
 
     right = np.zeros_like(operator.spectrum(whole))
     for visit in range(operator.visits):
-        buffer[inside[1:]] = problem.images[visit] * problem.weights[visit]
+        np.multiply(problem.images[visit], problem.weights[visit], out=buffer[inside[1:]])
         operator.add_transposed(visit, buffer, right)
     adherence = total * prior.adherence * np.eye(n)
     add_prior(adherence, prior.stiffness, operator.spectrum(whole), right)

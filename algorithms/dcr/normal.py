@@ -65,17 +65,10 @@ def normal_matrices(operator: FourierOperator, weights: Floats) -> Matrices:
     n = operator.subfilters
     found = np.zeros((rows, columns, n, n), np.complex64)
     for visit in range(operator.visits):
-        transfer = (
-            operator.transfer[visit] if len(operator.transfer) else np.empty((0, 0), np.complex64)
-        )
-        _add_outer(
-            operator.table[visit],
-            operator.along_y[visit],
-            operator.along_x[visit],
-            transfer,
-            np.float32(weights[visit]),
-            found,
-        )
+        operator.add_outer(visit, float(weights[visit]), found)
+    for s in range(n):
+        for t in range(s):
+            found[..., t, s] = found[..., s, t].conj()
     return found
 
 
@@ -121,31 +114,6 @@ def add_prior(prior: Floats, stiffness: Images, spectrum: Spectra, out: Spectra)
                 for t in range(planes):
                     total += np.float32(prior[s, t] * stiff) * spectrum[t, iy, ix]
                 out[s, iy, ix] += total
-
-
-@compiled
-def _add_outer(
-    table: Spectra, along_y: Images, along_x: Images, transfer: Spectra, weight: np.float32,
-    out: Matrices,
-) -> None:  # fmt: skip
-    rows, columns, planes, _ = out.shape
-    seen = np.empty(planes, np.complex64)
-    for iy in range(rows):
-        for ix in range(columns):
-            place = along_y[iy] + along_x[ix]
-            size = abs(place)
-            low = int(size)
-            part = np.float32(size - low)
-            scale = weight
-            if transfer.shape[0] > 0:
-                ratio = transfer[iy, ix]
-                scale = scale * (ratio.real * ratio.real + ratio.imag * ratio.imag)
-            for s in range(planes):
-                value = table[low, s] + part * (table[low + 1, s] - table[low, s])
-                seen[s] = np.conj(value) if place < 0 else value
-            for s in range(planes):
-                for t in range(planes):
-                    out[iy, ix, s, t] += scale * np.conj(seen[s]) * seen[t]
 
 
 @compiled

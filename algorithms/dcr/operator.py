@@ -13,6 +13,7 @@ k.u only, so it is read from a table of one dimension.
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,9 +21,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import fft
 
-from skyloom.algorithms.compiled import compiled
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
+from skyloom.algorithms.dcr.operator_kernels import add_outer, add_unseen, response, see
 from skyloom.algorithms.dcr.shifts import subband_nodes
 
 __all__ = ["FourierOperator", "InBand", "fourier_operator", "slope_matrix", "subband_transfer"]
@@ -32,20 +33,21 @@ Images = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
 InBand: TypeAlias = Literal["linear", "flat"]
 
-TABLE: Final = 4096
-"""Steps of a table: linear between them, errors are below 1e-5."""
+ERROR: Final = 5e-6
+"""Of what is read from tables, where all light is 1."""
 
 
 class FourierOperator(NamedTuple):
     """The operators of all visits over one periodic image.
 
-    ``shape`` of the image (y, x); ``table`` (visit, entry, subfilter), complex64; ``along_y``
-    (visit, ky) and ``along_x`` (visit, kx), whose sum is the place in the table; ``transfer``
-    (visit, ky, kx), complex64, or of length 0 where all PSFs are that of the model.
+    ``shape`` of the image (y, x); ``table`` (visit, part, subfilter, entry), float32, the real
+    and imaginary parts of what a visit shows of a plane; ``along_y`` (visit, ky) and ``along_x``
+    (visit, kx), whose sum is the entry; ``transfer`` (visit, ky, kx), complex64, or of length 0
+    where all PSFs are that of the model.
     """
 
     shape: tuple[int, int]
-    table: Spectra
+    table: Images
     along_y: Images
     along_x: Images
     transfer: Spectra
@@ -71,17 +73,30 @@ class FourierOperator(NamedTuple):
     def predict(self, visit: int, spectrum: Spectra) -> Images:
         """Return what a visit shows of planes, (y, x), from their transform."""
         seen = np.empty(spectrum.shape[1:], np.complex64)
-        transfer = self.transfer[visit] if len(self.transfer) else NONE
-        _see(spectrum, self.table[visit], self.along_y[visit], self.along_x[visit], transfer, seen)
+        see(spectrum, *self._of(visit), self._transfer(visit), seen)
         return np.asarray(fft.irfft2(seen, self.shape, overwrite_x=True), np.float32)
 
     def add_transposed(self, visit: int, image: Images, spectrum: Spectra) -> None:
         """Add the transpose of `predict`, applied to an image (y, x), to a transform of planes."""
         seen = np.asarray(fft.rfft2(image), np.complex64)
-        transfer = self.transfer[visit] if len(self.transfer) else NONE
-        _unsee(
-            seen, self.table[visit], self.along_y[visit], self.along_x[visit], transfer, spectrum
-        )
+        add_unseen(seen, *self._of(visit), self._transfer(visit), spectrum)
+
+    def response(self, visit: int) -> Spectra:
+        """Return what a visit shows of each plane without the PSF, (ky, kx, subfilter)."""
+        rows, columns = self.along_y.shape[1], self.along_x.shape[1]
+        found = np.empty((rows, columns, self.subfilters), np.complex64)
+        response(*self._of(visit), found)
+        return found
+
+    def add_outer(self, visit: int, weight: float, matrices: Spectra) -> None:
+        """Add weight conj(a) a^T to lower triangles, (ky, kx, subfilter, subfilter)."""
+        add_outer(*self._of(visit), self._transfer(visit), np.float32(weight), matrices)
+
+    def _of(self, visit: int) -> tuple[Images, Images, Images]:
+        return self.table[visit], self.along_y[visit], self.along_x[visit]
+
+    def _transfer(self, visit: int) -> Spectra:
+        return self.transfer[visit] if len(self.transfer) else NONE
 
 
 NONE: Final = np.empty((0, 0), np.complex64)
@@ -96,6 +111,7 @@ def fourier_operator(
     subfilters: int = 3,
     in_band: InBand = "linear",
     transfer: Spectra | None = None,
+    error: float = ERROR,
 ) -> FourierOperator:
     """Return the operators of visits over a periodic image.
 
@@ -109,20 +125,29 @@ def fourier_operator(
         inflates colours by 1 / (1 - 1/N^2). A single sub-band is only moved.
     transfer : array, (visit, ky, kx), optional
         Transfer functions of the visits over that of the model, at the frequencies of ``rfft2``.
+    error : float
+        Largest error of what is read from tables, where all light is 1.
     """
-    values, step = subband_transfer(band, conditions, jacobian, subfilters, in_band)
+    values, step = subband_transfer(band, conditions, jacobian, subfilters, in_band, error=error)
     vectors = displacement(conditions, jacobian) * (2.0 * np.pi / step)[:, None]
+    both = np.concatenate([values[:, :0:-1].conj(), values], axis=1).transpose(0, 2, 1)
     return FourierOperator(
         shape,
-        values.astype(np.complex64),
-        (vectors[:, :1] * fft.fftfreq(shape[0])).astype(np.float32),
+        np.stack([both.real, both.imag], axis=1).astype(np.float32),
+        (vectors[:, :1] * fft.fftfreq(shape[0]) + values.shape[1] - 1).astype(np.float32),
         (vectors[:, 1:] * fft.rfftfreq(shape[1])).astype(np.float32),
         np.empty((0, 0, 0), np.complex64) if transfer is None else transfer,
     )
 
 
 def subband_transfer(
-    band: Band, conditions: xr.Dataset, jacobian: Floats, subfilters: int, in_band: InBand
+    band: Band,
+    conditions: xr.Dataset,
+    jacobian: Floats,
+    subfilters: int,
+    in_band: InBand,
+    *,
+    error: float = ERROR,
 ) -> tuple[NDArray[np.complex128], Floats]:
     """Return what visits show of each plane at a table of phases per arcsec.
 
@@ -137,11 +162,14 @@ def subband_transfer(
     wavelengths, weights = subband_nodes(band, subfilters)
     amplitude = dispersion(band, conditions, wavelengths)  # visit, subfilter, node
     vectors = displacement(conditions, jacobian)
-    step = np.pi * np.abs(vectors).sum(axis=1) / (TABLE - 1) + 1e-12
+    largest = np.pi * np.abs(vectors).sum(axis=1)
+    turns = float((largest * np.abs(amplitude).max(axis=(1, 2))).max())
+    entries = 2 + math.ceil(turns / np.sqrt(8.0 * error))  # linear between them
+    step = largest / (entries - 1) + 1e-12
     if subfilters == 1:  # only moved: a single plane cannot tell how it is smeared
         amplitude = (amplitude * weights).sum(axis=-1, keepdims=True)
         wavelengths, weights = wavelengths[:, :1], np.ones((1, 1))
-    turned = (step[:, None] * np.arange(TABLE + 1))[:, :, None, None] * amplitude[:, None]
+    turned = (step[:, None] * np.arange(entries + 1))[:, :, None, None] * amplitude[:, None]
     rotation = np.exp(-1j * turned)
     values = (rotation * weights).sum(axis=-1)
     if in_band == "linear" and subfilters > 1:
@@ -164,59 +192,3 @@ def slope_matrix(subfilters: int) -> Floats:
     [[-1.0, 1.0, 0.0], [-0.5, 0.0, 0.5], [0.0, -1.0, 1.0]]
     """
     return np.asarray(np.gradient(np.eye(subfilters), axis=0))
-
-
-@compiled
-def _see(
-    spectrum: Spectra, table: Spectra, along_y: Images, along_x: Images, transfer: Spectra,
-    out: Spectra,
-) -> None:  # fmt: skip
-    planes, rows, columns = spectrum.shape
-    matched = transfer.shape[0] > 0
-    for iy in range(rows):
-        start = along_y[iy]
-        for ix in range(columns):
-            place = start + along_x[ix]
-            size = abs(place)
-            low = int(size)
-            part = np.float32(size - low)
-            real = np.float32(0.0)
-            imag = np.float32(0.0)
-            for s in range(planes):
-                one, two = table[low, s], table[low + 1, s]
-                at_real = one.real + part * (two.real - one.real)
-                at_imag = one.imag + part * (two.imag - one.imag)
-                if place < 0:
-                    at_imag = -at_imag
-                value = spectrum[s, iy, ix]
-                real += at_real * value.real - at_imag * value.imag
-                imag += at_real * value.imag + at_imag * value.real
-            seen = np.complex64(complex(real, imag))
-            out[iy, ix] = seen * transfer[iy, ix] if matched else seen
-
-
-@compiled
-def _unsee(
-    seen: Spectra, table: Spectra, along_y: Images, along_x: Images, transfer: Spectra, out: Spectra
-) -> None:
-    planes, rows, columns = out.shape
-    matched = transfer.shape[0] > 0
-    for iy in range(rows):
-        start = along_y[iy]
-        for ix in range(columns):
-            place = start + along_x[ix]
-            size = abs(place)
-            low = int(size)
-            part = np.float32(size - low)
-            value = seen[iy, ix]
-            if matched:
-                value = value * np.conj(transfer[iy, ix])
-            for s in range(planes):
-                one, two = table[low, s], table[low + 1, s]
-                at_real = one.real + part * (two.real - one.real)
-                at_imag = one.imag + part * (two.imag - one.imag)
-                if place > 0:
-                    at_imag = -at_imag
-                real = at_real * value.real - at_imag * value.imag
-                imag = at_real * value.imag + at_imag * value.real
-                out[s, iy, ix] += np.complex64(complex(real, imag))

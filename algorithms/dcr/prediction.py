@@ -18,11 +18,16 @@ from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outsid
 from skyloom.algorithms.dcr.iterative import IterativeParameters
 from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
-from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
+from skyloom.algorithms.dcr.operator import ERROR, FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.transfer import PointSpreads
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, noise_of_template
+from skyloom.algorithms.dcr.uncertainty import (
+    GRID,
+    GRID_ERROR,
+    noise_of_planes,
+    noise_of_template,
+)
 from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
 
 __all__ = ["predict_template"]
@@ -144,11 +149,11 @@ def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
 
 def _operator(
     shape: tuple[int, int], band: Band, conditions: xr.Dataset, jacobian: Floats,
-    p: LinearParameters, spreads: PointSpreads | None = None,
+    p: LinearParameters, spreads: PointSpreads | None = None, error: float = ERROR,
 ) -> FourierOperator:  # fmt: skip
     return fourier_operator(
         shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
-        transfer=None if spreads is None else spreads.ratios(shape),
+        transfer=None if spreads is None else spreads.ratios(shape), error=error,
     )  # fmt: skip
 
 
@@ -175,12 +180,14 @@ def _variance(
     """Return the variance of each pixel."""
     # Only widths of the visits are kept with a model: their transfer is that of Gaussians.
     spreads = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
-    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
+    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads, GRID_ERROR)
     weights = model["mean_weight"].to_numpy()
     noise = noise_of_planes(
         fitted, weights, spreads.model_transfer(GRID), p, float(model.attrs["adherence"])
     )
-    mean = noise_of_template(noise, _operator(GRID, band, conditions, jacobian, p))
+    mean = noise_of_template(
+        noise, _operator(GRID, band, conditions, jacobian, p, error=GRID_ERROR)
+    )
     weight = model["weight_sum"].to_numpy()
     found = np.full(weight.shape, np.inf)
     np.divide(mean * weights.sum(), weight, out=found, where=weight > 0)

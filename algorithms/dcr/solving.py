@@ -25,14 +25,19 @@ from skyloom.algorithms.dcr.linear import (
     solve_tile,
     visit_chi2,
 )
-from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
+from skyloom.algorithms.dcr.operator import ERROR, FourierOperator, Images, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
 from skyloom.algorithms.dcr.rejection import reject_pixels
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, plane_covariance
+from skyloom.algorithms.dcr.uncertainty import (
+    GRID,
+    GRID_ERROR,
+    noise_of_planes,
+    plane_covariance,
+)
 from skyloom.algorithms.errors import (
     DegenerateGeometryWarning,
     GeometryError,
@@ -211,7 +216,7 @@ class _Setup:
         self.vectors = band_vectors(band, self.conditions, self.jacobian)
         self.adherence = self._adherence()
 
-    def operator(self, shape: tuple[int, int]) -> FourierOperator:
+    def operator(self, shape: tuple[int, int], error: float = ERROR) -> FourierOperator:
         """Return the operators over a periodic image of this shape."""
         return fourier_operator(
             shape,
@@ -221,6 +226,7 @@ class _Setup:
             subfilters=self.p.subfilters,
             in_band=self.p.in_band,
             transfer=self.spreads.ratios(shape),
+            error=error,
         )
 
     def padded(self, rows: int, columns: int) -> tuple[int, int]:
@@ -341,7 +347,7 @@ def _outliers(found: _Found, parameters: LinearParameters) -> NDArray[np.bool_]:
 def _finished(setup: _Setup, found: _Found) -> DcrSolution:
     """Return model and diagnostics with what the geometry makes of the noise."""
     p, spreads = setup.p, setup.spreads
-    operator = setup.operator(GRID)
+    operator = setup.operator(GRID, GRID_ERROR)
     weights = np.where(found.used, found.weights, 0.0)
     noise = noise_of_planes(operator, weights, spreads.model_transfer(GRID), p, setup.adherence)
     covariance = plane_covariance(noise)
@@ -368,7 +374,7 @@ def _finished(setup: _Setup, found: _Found) -> DcrSolution:
         "dispersion_trace": able.trace,
         "dispersion_eigenvalues": ("axis", able.eigenvalues),
         "moment_sigma": able.moment_sigma,
-        "condition_number": float(noise.condition[inside].max()),
+        "condition_number": float(noise.condition()[inside].max()),
     }
     for name in ("altitude", "parallactic_angle"):
         values[name] = setup.conditions[name]

@@ -12,21 +12,38 @@ from skyloom.algorithms.dcr.normal import normal_matrices
 from skyloom.algorithms.dcr.operator import FourierOperator, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
 
-__all__ = ["Noise", "noise_of_planes", "noise_of_template", "plane_covariance"]
+__all__ = [
+    "GRID",
+    "GRID_ERROR",
+    "Noise",
+    "noise_of_planes",
+    "noise_of_template",
+    "plane_covariance",
+]
 
 Floats = NDArray[np.float64]
 
 GRID: Final = (96, 96)
 """Frequencies at which the noise is computed; it varies slowly over them."""
+GRID_ERROR: Final = 1e-4
+"""Of the operator over them."""
 
 
 class Noise(NamedTuple):
-    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter), and how many
-    frequencies of the whole plane each column (kx) stands for."""
+    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); that of noise
+    and prior together, in the same shape; and how many frequencies of the whole plane each column
+    (kx) stands for."""
 
     covariance: NDArray[np.complex128]
+    posterior: NDArray[np.complex128]
     multiplicity: Floats
-    condition: Floats
+
+    def condition(self) -> Floats:
+        """Return the condition number of the normal equations at each frequency, (ky, kx)."""
+        if not np.isfinite(self.posterior).all():
+            return np.full(self.posterior.shape[:2], np.inf)
+        values = np.linalg.eigvalsh(self.posterior)
+        return np.asarray(values[..., -1] / values[..., 0])
 
 
 def noise_of_planes(
@@ -61,13 +78,13 @@ def noise_of_planes(
         multiplicity[-1] = 1.0
     if not total > 0:
         nothing = np.full((*transfer.shape, n, n), np.inf, np.complex128)
-        return Noise(nothing, multiplicity, np.full(transfer.shape, np.inf))
+        return Noise(nothing, nothing, multiplicity)
     data = normal_matrices(operator, weights).astype(np.complex128)
     table = total * prior.matrix(n)
     ridge = total * parameters.taper_floor * np.eye(n)
     whole = data + prior.stiffness[..., None, None].astype(float) * table + ridge
-    inverse = np.linalg.inv(whole)
-    return Noise(inverse @ data @ inverse, multiplicity, np.linalg.cond(whole))
+    inverse = np.asarray(np.linalg.inv(whole), np.complex128)
+    return Noise(np.asarray(inverse @ data @ inverse, np.complex128), inverse, multiplicity)
 
 
 def _mean(values: Floats, multiplicity: Floats) -> Floats:
@@ -91,11 +108,6 @@ def noise_of_template(noise: Noise, operator: FourierOperator, visit: int = 0) -
     visit : int
         Index of it.
     """
-    place = operator.along_y[visit][:, None] + operator.along_x[visit]
-    low = np.abs(place).astype(int)
-    part = (np.abs(place) - low)[..., None]
-    table = operator.table[visit]
-    seen = table[low] * (1 - part) + table[low + 1] * part
-    seen = np.where((place < 0)[..., None], seen.conj(), seen)
+    seen = operator.response(visit)
     variance = np.einsum("yxs,yxst,yxt->yx", seen, noise.covariance, seen.conj()).real
     return float(_mean(variance, noise.multiplicity))
