@@ -152,7 +152,7 @@ def solve_tile(
         Planes to begin with; equal parts of the coadd if not given.
     """
     n, shape = operator.subfilters, problem.coadd.shape
-    if n == 1:  # there is no colour to hold
+    if n == 1 and not len(operator.transfer):  # no colour to hold, nothing to sharpen
         prior = prior._replace(adherence=0.0)
         parameters = parameters.model_copy(update={"taper": 0.0})
     inside = (slice(None), slice(shape[0]), slice(shape[1]))

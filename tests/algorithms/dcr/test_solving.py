@@ -337,3 +337,14 @@ def test_what_does_not_fit_together_is_refused(sky: Sky) -> None:
         predict_template(sky.solution.model.isel(subfilter=slice(2)), HELD_OUT.isel(visit=[0]))
     with pytest.raises(ValueError, match="conditions must be of one visit, got 4"):
         predict_template(sky.solution.model, HELD_OUT)
+
+
+def test_one_sub_band_of_visits_of_different_seeing_converges(sky: Sky) -> None:
+    rng = np.random.default_rng(4)
+    fwhm = np.linspace(3.3, 5.0, 12)[rng.permutation(12)]
+    warps, template = observed(sky.scene.render(sky.table, fwhm), fwhm, NOISE, rng)
+    warps["mask"].to_numpy()[3, :48] = v.MASK_PLANES["NO_DATA"]
+    found = solve(warps, sky.table, template, subfilters=1, reject_rounds=0,
+                  outlier_factor=1e9, chi2_limit=1e9)  # fmt: skip
+    assert found.diagnostics["status"].item() == v.DcrStatus.CONVERGED
+    assert found.diagnostics["iterations"].item() < 15
