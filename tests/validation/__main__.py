@@ -83,7 +83,7 @@ def main() -> int:
         section = table(topic, TOPICS[topic], rows, time.perf_counter() - started)
         print(section, flush=True)
         sections.append(section)
-        short += sum(row.met is False for row in rows)
+        short += sum(row.met is not None and not row.met for row in rows)
     if not chosen:
         introduction = INTRODUCTION.format(
             date=time.strftime("%Y-%m-%d"),
