@@ -174,4 +174,5 @@ def combined_dark(inputs: Inputs, parameters: CombineParameters) -> xr.Dataset:
     """Combine the darks of a detector."""
     frames = inputs["frames"]
     dark = combine_dark(frames, amplifiers=inputs["amplifiers"], parameters=parameters)
-    return combined(add_bias_variance(dark, inputs["bias"]), frames)
+    equal = parameters.equal_weights
+    return combined(add_bias_variance(dark, inputs["bias"], equal_weights=equal), frames)

@@ -157,7 +157,7 @@ def combined_flat(inputs: Inputs, parameters: FlatBlockParameters) -> xr.Dataset
             bias=inputs.get("bias"),
             dark=inputs.get("dark"),
             gain=_gains(frames, amplifiers),
-            equal_weights=parameters.combine.weights == "equal",
+            equal_weights=parameters.combine.equal_weights,
         )
     flat = flag_unresponsive(flat, parameters.lowest_response, amplifiers=amplifiers)
     flat = normalize_product(flat, parameters.normalization, amplifiers=amplifiers)

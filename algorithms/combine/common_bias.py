@@ -10,7 +10,9 @@ from skyloom.algorithms.errors import GeometryError
 __all__ = ["add_bias_variance", "add_calibration_variance"]
 
 
-def add_bias_variance(dark: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
+def add_bias_variance(
+    dark: xr.Dataset, bias: xr.Dataset, *, equal_weights: bool = False
+) -> xr.Dataset:
     """Add the variance of a bias to that of a dark made of frames it was subtracted from.
 
     Parameters
@@ -20,13 +22,15 @@ def add_bias_variance(dark: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
         ``input_scale`` holds their dark times (s).
     bias : Dataset, (y, x), adu
         With ``variance``.
+    equal_weights : bool
+        Whether the frames were averaged with equal weights, or with those of their noise.
 
     Returns
     -------
     Dataset
         The dark with ``variance`` raised by ``Var(bias) (sum t / sum t²)²``: with weights t², those
         of frames that read noise limits, a bias that is wrong by 1 makes the dark wrong by
-        ``sum t / sum t²``.
+        ``sum t / sum t²``; with equal weights by the mean of ``1 / t``.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def add_bias_variance(dark: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
             f"{dict(dark['variance'].sizes)}"
         )
     times = np.asarray(dark["input_scale"].values, np.float64).ravel()
-    share = times.sum() / (times**2).sum()
+    share = (1.0 / times).mean() if equal_weights else times.sum() / (times**2).sum()
     own = dark["variance"]
     raised = own.values + share**2 * bias["variance"].transpose(*own.dims).values
     return dark.assign(variance=own.copy(data=raised.astype(own.dtype)))

@@ -68,3 +68,8 @@ class CombineParameters(Parameters):
         description="pixels without value get the median of their amplifier's pixels so far "
         "along y and x, else that of the amplifier, pixel",
     )
+
+    @property
+    def equal_weights(self) -> bool:
+        """Return whether all exposures have the same weight, as those of clip_reference always."""
+        return self.method == "clip_reference" or self.weights == "equal"

@@ -24,7 +24,7 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky.layers import Layer, layer_in_bins, scaled_layer, subtract_layers
 from skyloom.algorithms.sky.quality import sky_quality
 from skyloom.algorithms.sky.scale_parameters import SAMPLE_IGNORED_PLANES, SolveScaleParameters
-from skyloom.algorithms.sky.subtraction import fit_layers
+from skyloom.algorithms.sky.subtraction import fit_layers, group_of
 from skyloom.algorithms.sky.visit_fit import common_detectors, fit_visit_background
 
 __all__ = [
@@ -155,7 +155,7 @@ def sky_correction(
     layers: dict[Any, tuple[Layer, ...]] = {}
     residual: dict[Any, xr.Dataset] = {}
     for name in detectors:
-        group = name if detector_types is None else detector_types.get(name)
+        group = group_of(fit, name, detector_types)
         made = fit_layers(
             fit,
             units=str(binned[name]["level"].attrs.get("units", "")),

@@ -105,7 +105,8 @@ def solve_scales(
     if not parts:
         raise ConfigurationError("samples is empty: a scale needs the samples of a detector")
     if any(v.EXPOSURE in part.dims for part in parts):
-        parts = list(xr.align(*parts, join="inner", exclude=[v.SAMPLE, v.DETECTOR]))
+        # An exposure without one of the detectors has NaN there and is fitted from the others.
+        parts = list(xr.align(*parts, join="outer", exclude=[v.SAMPLE, v.DETECTOR]))
         fits = [
             solve_scales(
                 [part.isel({v.EXPOSURE: index}) for part in parts],

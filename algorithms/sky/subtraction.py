@@ -90,6 +90,12 @@ def subtract_sky_frame(
     return subtract_layers(exposure, [layer]), (*before, layer)
 
 
+def group_of(fit: xr.Dataset, detector: Any, detector_types: Mapping[Any, str] | None) -> Any:
+    """Return whose step of a fit a detector has: its own, or that of its type."""
+    own = "group" in fit.coords and detector in fit["group"].values.tolist()
+    return detector if own or detector_types is None else detector_types.get(detector)
+
+
 def subtract_fit(
     exposure: xr.Dataset | xr.DataArray,
     fit: xr.Dataset,
@@ -147,7 +153,7 @@ def subtract_fit(
         units=str(image.attrs.get("units", "")),
         sky_frame=sky_frame,
         transform=transform,
-        group=label if detector_types is None else detector_types.get(label),
+        group=group_of(fit, label, detector_types),
         interpolation=interpolation,
     )
     if sky_frame is not None:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from skyloom.algorithms.combine import (
     CombineParameters,
+    add_bias_variance,
     add_calibration_variance,
     combine_flats,
 )
@@ -79,3 +80,19 @@ def test_what_does_not_belong_together_is_refused() -> None:
     of_amplifiers = flat.assign(input_scale=(("input", "amp"), [[1.0, 2.0]]))
     with pytest.raises(ValueError, match="must not differ between amplifiers"):
         add_calibration_variance(of_amplifiers)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "share"),
+    [
+        (CombineParameters(), 12.0 / 104.0),
+        (CombineParameters(weights="equal"), (1 / 2 + 1 / 10) / 2),
+        (CombineParameters(method="clip_reference"), (1 / 2 + 1 / 10) / 2),
+    ],
+)
+def test_a_bias_counts_in_a_dark_as_its_frames_are_weighted(
+    parameters: CombineParameters, share: float
+) -> None:
+    dark = frame(0.25).assign(input_scale=("input", [2.0, 10.0]))
+    found = add_bias_variance(dark, frame(4.0), equal_weights=parameters.equal_weights)
+    assert found["variance"].values == pytest.approx(0.25 + 4.0 * share**2)

@@ -481,6 +481,23 @@ def test_exposures_along_a_dimension_are_solved_one_by_one():
     )
 
 
+def test_an_exposure_without_one_of_the_detectors_is_solved_from_the_others():
+    rng = np.random.default_rng(27)
+    nights = [make_samples(rng, scale=scale) for scale in (500.0, 2000.0)]
+    box = [0.0, 29.0, 0.0, 4.0]
+    together = [
+        xr.concat([night[i] for night in nights], dim="exposure").assign_coords(exposure=[7, 8])
+        for i in range(DETECTORS)
+    ]
+    together[2] = together[2].sel(exposure=[7])
+    fit = solve_scales(together, focal_box=box)
+    np.testing.assert_array_equal(fit["exposure"], [7, 8])
+    others = [part for i, part in enumerate(nights[1]) if i != 2]
+    np.testing.assert_allclose(
+        fit["scale"], [solve_scales(night, focal_box=box)["scale"] for night in (nights[0], others)]
+    )
+
+
 def test_the_samples_given_stay_as_they_were():
     parts = make_samples(np.random.default_rng(27), outliers=0.1)
     before = [part.copy(deep=True) for part in parts]
