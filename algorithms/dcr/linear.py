@@ -32,6 +32,7 @@ from skyloom.algorithms.dcr.normal import (
 )
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.patch import good_pixels
 
 __all__ = [
     "Problem",
@@ -84,11 +85,7 @@ def load_problem(warps: xr.Dataset, template: xr.Dataset, parameters: LinearPara
         Coadd whose ``mask`` says what is detected.
     parameters : LinearParameters
     """
-    image = np.asarray(warps["image"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
-    variance = np.asarray(warps["variance"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
-    mask = warps[v.MASK].transpose(v.VISIT, v.Y, v.X).values
-    bits = v.plane_bits(parameters.reject_planes, warps[v.MASK].attrs)
-    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0) & ((mask & bits) == 0)
+    image, variance, good = good_pixels(warps, parameters.reject_planes)
     weights = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
     images = np.where(good, image, np.float32(0.0))
     detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)

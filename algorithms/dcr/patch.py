@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,10 @@ from skyloom.algorithms.dcr.geometry import patch_jacobian
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.tangent_plane import plane_of_header
 
-__all__ = ["DcrSolution", "check_pixels", "jacobian_of"]
+__all__ = ["DcrSolution", "check_pixels", "good_pixels", "jacobian_of"]
 
 Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
 
 
 class DcrSolution(NamedTuple):
@@ -63,3 +64,16 @@ def check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset
     unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
     if unknown:
         raise GeometryError(f"conditions lack visits {', '.join(map(str, unknown))}")
+
+
+def good_pixels(
+    warps: xr.Dataset, reject_planes: Sequence[str]
+) -> tuple[Images, Images, NDArray[np.bool_]]:
+    """Return the images and variances of warps, (visit, y, x), and which of their pixels count."""
+    image, variance, mask = (
+        warps[name].transpose(v.VISIT, v.Y, v.X).values for name in ("image", "variance", v.MASK)
+    )
+    image, variance = np.asarray(image, np.float32), np.asarray(variance, np.float32)
+    bits = v.plane_bits(reject_planes, warps[v.MASK].attrs)
+    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0) & ((mask & bits) == 0)
+    return image, variance, good

@@ -20,7 +20,7 @@ from skyloom.algorithms.dcr.iterative.forward import Geometry, predict_visit, pr
 from skyloom.algorithms.dcr.iterative.iteration import Iterated, IterativeTile, iterate_tile
 from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
 from skyloom.algorithms.dcr.model import init_model
-from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
+from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, good_pixels, jacobian_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts
 from skyloom.algorithms.dcr.tiles import tiles_of
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
@@ -171,11 +171,7 @@ def _load(
     p: IterativeParameters,
 ) -> IterativeTile:  # fmt: skip
     """Return the arrays of a tile in a buffer of zeros, which nothing reaches beyond."""
-    image = np.asarray(warps["image"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
-    variance = np.asarray(warps["variance"].transpose(v.VISIT, v.Y, v.X).values, np.float32)
-    mask = warps[v.MASK].transpose(v.VISIT, v.Y, v.X).values
-    bits = v.plane_bits(p.reject_planes, warps[v.MASK].attrs)
-    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0) & ((mask & bits) == 0)
+    image, variance, good = good_pixels(warps, p.reject_planes)
     factors = _visit_weights(variance, good, table, p)
     weights = good * factors[:, None, None].astype(np.float32)
     coadd = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
