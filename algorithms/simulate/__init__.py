@@ -1,6 +1,16 @@
 """Raw frames with known truth: what the demo, the tests and the tutorials start from."""
 
 from skyloom.algorithms.simulate.amplifiers import amplifier_grid
+from skyloom.algorithms.simulate.chromatic import (
+    ChromaticParameters,
+    SimulatedChromatic,
+    chromatic_coadd,
+    chromatic_conditions,
+    chromatic_images,
+    chromatic_scene,
+    chromatic_warps,
+    simulate_chromatic,
+)
 from skyloom.algorithms.simulate.dispersion import band_fractions, black_body
 from skyloom.algorithms.simulate.fields import correlated_field, flat_covariance
 from skyloom.algorithms.simulate.flats import (
@@ -35,12 +45,14 @@ from skyloom.algorithms.simulate.visits import SimulatedVisits, VisitParameters,
 __all__ = [
     "TYPICAL_A",
     "CameraParameters",
+    "ChromaticParameters",
     "Defect",
     "FrameParameters",
     "NightParameters",
     "PassBand",
     "PlanParameters",
     "SceneParameters",
+    "SimulatedChromatic",
     "SimulatedTract",
     "SimulatedVisits",
     "SiteParameters",
@@ -50,6 +62,11 @@ __all__ = [
     "amplifier_grid",
     "band_fractions",
     "black_body",
+    "chromatic_coadd",
+    "chromatic_conditions",
+    "chromatic_images",
+    "chromatic_scene",
+    "chromatic_warps",
     "correlated_field",
     "exposure_plane",
     "flat_covariance",
@@ -61,6 +78,7 @@ __all__ = [
     "night_scene",
     "night_truth",
     "schedule_plan",
+    "simulate_chromatic",
     "simulate_exposure",
     "simulate_flat_frame",
     "simulate_flats",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
@@ -23,10 +23,12 @@ from skyloom.algorithms.simulate.night_parameters import NightParameters, PassBa
 from skyloom.algorithms.tangent_plane import TangentPlane
 
 __all__ = [
+    "Filter",
     "Light",
     "band_fractions",
     "black_body",
     "dispersed",
+    "midpoints",
     "row_conditions",
     "source_spectra",
 ]
@@ -38,6 +40,22 @@ SECOND_RADIATION_CONSTANT: Final = 1.438776877e7
 """nm K."""
 FINE: Final = 400
 """Wavelengths over which spectra are integrated."""
+
+
+class Filter(Protocol):
+    """What a filter lets pass: a `PassBand`, or a band of `skyloom.algorithms.dcr`."""
+
+    @property
+    def lambda_min(self) -> float:
+        """Return the shortest wavelength, nm."""
+
+    @property
+    def lambda_max(self) -> float:
+        """Return the longest wavelength, nm."""
+
+    @property
+    def throughput(self) -> tuple[tuple[float, float], ...]:
+        """Return pairs of wavelength (nm) and throughput; none if it is flat."""
 
 
 class Light(NamedTuple):
@@ -76,14 +94,14 @@ def black_body(wavelength: ArrayLike, temperature: ArrayLike) -> Floats:
     return np.asarray((500.0 / nm) ** 4 / np.expm1(exponent))
 
 
-def source_spectra(scene: xr.Dataset, band: PassBand, wavelengths: ArrayLike) -> Floats:
+def source_spectra(scene: xr.Dataset, band: Filter, wavelengths: ArrayLike) -> Floats:
     """Return the photons per nm of each source behind a filter, in any unit of its own.
 
     Parameters
     ----------
     scene : Dataset, (source)
         See the module.
-    band : PassBand
+    band : PassBand or Band
         The filter.
     wavelengths : array_like, (n), nm
 
@@ -108,14 +126,14 @@ def source_spectra(scene: xr.Dataset, band: PassBand, wavelengths: ArrayLike) ->
     return spectra
 
 
-def band_fractions(scene: xr.Dataset, band: PassBand, edges: Sequence[float]) -> xr.DataArray:
+def band_fractions(scene: xr.Dataset, band: Filter, edges: Sequence[float]) -> xr.DataArray:
     """Return which part of the flux of each source lies between wavelengths: the truth of planes.
 
     Parameters
     ----------
     scene : Dataset, (source)
         See the module.
-    band : PassBand
+    band : PassBand or Band
         The filter.
     edges : sequence of float, (n + 1), nm
         Where sub-bands end.
@@ -132,16 +150,23 @@ def band_fractions(scene: xr.Dataset, band: PassBand, edges: Sequence[float]) ->
     >>> band_fractions(scene, band, [400.0, 450.0, 500.0, 550.0]).values.round(3).tolist()
     [[0.333, 0.333, 0.333], [0.36, 0.335, 0.305]]
     """
-    whole = _midpoints(band.lambda_min, band.lambda_max, FINE)
+    whole = midpoints(band.lambda_min, band.lambda_max, FINE)
     total = source_spectra(scene, band, whole).mean(axis=1) * (band.lambda_max - band.lambda_min)
     parts = [
-        source_spectra(scene, band, _midpoints(low, high, FINE)).mean(axis=1) * (high - low)
+        source_spectra(scene, band, midpoints(low, high, FINE)).mean(axis=1) * (high - low)
         for low, high in pairwise(edges)
     ]
     return xr.DataArray(np.stack(parts, axis=1) / total[:, None], dims=("source", "subfilter"))
 
 
-def _midpoints(low: float, high: float, number: int) -> Floats:
+def midpoints(low: float, high: float, number: int) -> Floats:
+    """Return the middles of intervals of equal width.
+
+    Examples
+    --------
+    >>> midpoints(400.0, 600.0, 2).tolist()
+    [450.0, 550.0]
+    """
     return low + (high - low) * (np.arange(number) + 0.5) / number
 
 
@@ -190,7 +215,7 @@ def dispersed(
     height, width = shape
     ra, dec = plane.to_sky(np.array([0.5 * (width - 1)]), np.array([0.5 * (height - 1)]))
     there = conditions_at(row_conditions(row), float(ra[0]), float(dec[0]))
-    nm = _midpoints(band.lambda_min, band.lambda_max, parameters.wavelengths)
+    nm = midpoints(band.lambda_min, band.lambda_max, parameters.wavelengths)
     lifted = differential_refraction(
         nm,
         band.lambda_ref,

@@ -238,6 +238,9 @@ class PassBand(Parameters):
             raise ValueError(
                 f"lambda_min {self.lambda_min} must be below lambda_max {self.lambda_max}"
             )
+        at, passed = [pair[0] for pair in self.throughput], [pair[1] for pair in self.throughput]
+        if at != sorted(set(at)) or any(one < 0 for one in passed):
+            raise ValueError("throughput must be of ascending wavelengths and not negative")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Stars of many wavelengths at places between pixels, each visit with its own refraction."""
+"""Skies that sub-bands are judged on: `skyloom.algorithms.simulate.chromatic`, named shortly."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
-from scipy import ndimage
+from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.dcr import Band, dispersion, displacement
+from skyloom.algorithms.dcr import Band, subband_edges
+from skyloom.algorithms.simulate import (
+    ChromaticParameters,
+    band_fractions,
+    chromatic_coadd,
+    chromatic_conditions,
+    chromatic_images,
+    chromatic_scene,
+    chromatic_warps,
+)
+from skyloom.algorithms.simulate.dispersion import midpoints, source_spectra
 
 Floats = NDArray[np.float64]
 
 G = Band.from_effective("g", 476.31, 147.0)
 NORTH_UP = np.diag([-0.2, 0.2])
 SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
-WAVELENGTHS = np.linspace(G.lambda_min, G.lambda_max, 121)[1::2]
+WAVELENGTHS = midpoints(G.lambda_min, G.lambda_max, 60)
 CENTRES = (np.arange(3) - 1.0) / 3.0
 
-
-def conditions(zenith_distances: object, angles: object) -> xr.Dataset:
-    """Return conditions of visits, (visit)."""
-    zenith = np.atleast_1d(np.asarray(zenith_distances, float))
-    place = {
-        "temperature": 20.0, "pressure": 73892.0, "humidity": 40.0,
-        "latitude": -30.244639, "height": 2663.0,
-    }  # fmt: skip
-    table = {name: (v.VISIT, np.full(len(zenith), value)) for name, value in place.items()}
-    table["altitude"] = (v.VISIT, 90.0 - zenith)
-    table["parallactic_angle"] = (v.VISIT, np.broadcast_to(np.asarray(angles, float), zenith.shape))
-    return xr.Dataset(table, {v.VISIT: np.arange(len(zenith))})
-
+conditions = chromatic_conditions
+coadd_of = chromatic_coadd
 
 HELD_OUT = conditions([20.0, 35.0, 48.0, 55.0], [30.0, -70.0, 100.0, -20.0])
 
 
 class Scene(NamedTuple):
-    """Stars of black bodies in a square."""
+    """Stars in a square, and their spectra."""
 
     size: int
     y: Floats
@@ -47,29 +45,27 @@ class Scene(NamedTuple):
     spectrum: Floats  # (star, wavelength), sums to 1
 
     @property
+    def table(self) -> xr.Dataset:
+        """Return the stars as the simulation takes them."""
+        columns = {name: ("source", getattr(self, name)) for name in ("y", "x", "flux")}
+        spectra = {"spectrum": (("source", "wavelength"), self.spectrum)}
+        return xr.Dataset(columns | spectra, {"wavelength": WAVELENGTHS})
+
+    @property
+    def fractions(self) -> Floats:
+        """Return the part of the flux of each star in three sub-bands."""
+        return band_fractions(self.table, G, subband_edges(G, 3).tolist()).to_numpy()
+
+    @property
     def moment(self) -> Floats:
         """Return the first moment of the three sub-bands of each star, in units of the band."""
-        parts = self.spectrum.reshape(len(self.spectrum), 3, -1).sum(axis=2)
-        return np.asarray(parts @ CENTRES)
+        return np.asarray(self.fractions @ CENTRES)
 
-    def render(self, table: xr.Dataset, fwhm: object) -> Floats:
+    def render(self, table: xr.Dataset, fwhm: ArrayLike, **more: float) -> Floats:
         """Return images without noise, (visit, y, x)."""
-        amplitude = dispersion(G, table, WAVELENGTHS)
-        towards = displacement(table, NORTH_UP)
-        at = np.arange(self.size)
-        images = np.zeros((len(towards), self.size, self.size))
-        for image, vector, lifted, width in zip(
-            images, towards, amplitude, np.broadcast_to(np.asarray(fwhm), len(towards)), strict=True
-        ):
-            sigma = width * SIGMA
-            for star in range(len(self.y)):
-                rows, columns = (
-                    np.exp(-((at - (middle + shift * lifted)[:, None]) ** 2) / (2 * sigma**2))
-                    / (np.sqrt(2 * np.pi) * sigma)
-                    for middle, shift in ((self.y[star], vector[0]), (self.x[star], vector[1]))
-                )
-                image += self.flux[star] * (rows.T * self.spectrum[star]) @ columns
-        return images
+        shape = (self.size, self.size)
+        images = chromatic_images(self.table, table, G, NORTH_UP, shape, fwhm=fwhm, **more)
+        return images.to_numpy()
 
     def near(self, radius: float) -> NDArray[np.bool_]:
         """Return which pixels are within a radius of a star."""
@@ -80,11 +76,10 @@ class Scene(NamedTuple):
 
 def scene(rng: np.random.Generator, size: int = 96, stars: int = 20) -> Scene:
     """Draw stars."""
-    y, x = rng.uniform(8, size - 8, (2, stars))
-    flux = 10 ** rng.uniform(np.log10(2e3), np.log10(2e5), stars)
-    temperature = rng.uniform(3500.0, 15000.0, stars)[:, None]
-    spectrum = WAVELENGTHS**-4.0 / np.expm1(1.438777e7 / (WAVELENGTHS * temperature))
-    return Scene(size, y, x, flux, spectrum / spectrum.sum(axis=1, keepdims=True))
+    drawn = chromatic_scene(rng, parameters=ChromaticParameters(size=size, stars=stars))
+    spectrum = source_spectra(drawn, G, WAVELENGTHS)
+    columns = (drawn[name].to_numpy() for name in ("y", "x", "flux"))
+    return Scene(size, *columns, spectrum / spectrum.sum(axis=1, keepdims=True))
 
 
 def dozen(rng: np.random.Generator, visits: int = 12) -> xr.Dataset:
@@ -94,33 +89,8 @@ def dozen(rng: np.random.Generator, visits: int = 12) -> xr.Dataset:
 
 
 def observed(
-    images: Floats, fwhm: object, noise: float, rng: np.random.Generator
+    images: Floats, fwhm: ArrayLike, noise: float, rng: np.random.Generator
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Return warps with noise, and their coadd with what is detected on it."""
-    noisy = (images + rng.normal(0.0, noise, images.shape)).astype(np.float32)
-    dims = (v.VISIT, v.Y, v.X)
-    warps = xr.Dataset(
-        {
-            "image": (dims, noisy, {"units": v.NANOJANSKY}),
-            "variance": (dims, np.full(noisy.shape, noise**2, np.float32)),
-            v.MASK: (dims, np.zeros(noisy.shape, np.int32), v.mask_attributes()),
-            "psf_fwhm": (v.VISIT, np.broadcast_to(np.asarray(fwhm, float), len(noisy)).copy()),
-        },
-        {v.VISIT: np.arange(len(noisy))},
-    )
+    warps = chromatic_warps(xr.DataArray(images, dims=(v.VISIT, v.Y, v.X)), fwhm, noise, rng)
     return warps, coadd_of(warps)
-
-
-def coadd_of(warps: xr.Dataset) -> xr.Dataset:
-    """Return the plain coadd of warps."""
-    image = warps["image"].mean(v.VISIT).astype(np.float32).assign_attrs(units=v.NANOJANSKY)
-    variance = (warps["variance"].mean(v.VISIT) / warps.sizes[v.VISIT]).astype(np.float32)
-    found = ndimage.binary_dilation((image > 5 * np.sqrt(variance)).to_numpy(), iterations=2)
-    mask = np.where(found, v.MASK_PLANES["DETECTED"], 0).astype(np.int32)
-    return xr.Dataset(
-        {
-            "image": image,
-            "variance": variance,
-            v.MASK: ((v.Y, v.X), mask, v.mask_attributes()),
-        }
-    )

@@ -224,4 +224,6 @@ def test_misuse_is_named() -> None:
         simulate_night_exposure(plan, 1, TABLE, TRUTH["A"], scene, parameters=PARAMETERS)
     with pytest.raises(ValueError, match=r"lambda_min 550.0 must be below"):
         PassBand(lambda_min=550.0, lambda_max=400.0, lambda_ref=476.0)
+    with pytest.raises(ValueError, match="throughput must be of ascending wavelengths"):
+        PassBand(**(BAND.model_dump() | {"throughput": ((550.0, 1.0), (400.0, 1.0))}))
     assert SiteParameters().latitude == -30.244639
