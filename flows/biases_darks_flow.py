@@ -56,6 +56,17 @@ __all__ = ["BiasesDarksConfiguration", "biases_darks"]
 Inputs = Mapping[str, xr.Dataset]
 
 
+class DarkBlockParameters(Parameters):
+    """How the darks of a detector are combined."""
+
+    combine: CombineParameters = Field(
+        CombineParameters(), description="how frames are clipped and averaged"
+    )
+    overhead: float = Field(
+        0.0, ge=0, description="dark time beyond the exposure time where it is not known, s"
+    )
+
+
 class BiasesDarksConfiguration(Parameters):
     """Everything that can be chosen about biases and darks."""
 
@@ -70,6 +81,13 @@ class BiasesDarksConfiguration(Parameters):
     )
     combine: CombineParameters = Field(
         CombineParameters(), description="how frames are clipped and averaged"
+    )
+    overhead: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="dark time of darks beyond their exposure time where no dark time is known, "
+        "s; kept with the dark, for what it is taken from",
     )
     minimum: int = Field(3, ge=1, description="fewest frames that are combined")
 
@@ -118,7 +136,16 @@ ingest biases first (skyloom ingest)
     own_noise = chain.model_copy(update={"variance": VarianceParameters(calibrations=False)})
     steps = [
         frame_step(store, BIAS_FRAMES, chain, biases, detectors),
-        _combination(store, BIAS, BIAS_FRAMES, combined_bias, configuration, biases, detectors),
+        _combination(
+            store,
+            BIAS,
+            BIAS_FRAMES,
+            combined_bias,
+            configuration.combine,
+            configuration.minimum,
+            biases,
+            detectors,
+        ),
     ]
     notes = []
     bias = (Same("bias", "bias"),)
@@ -126,7 +153,15 @@ ingest biases first (skyloom ingest)
         steps += [
             frame_step(store, DARK_FRAMES, own_noise, darks, detectors, bias),
             _combination(
-                store, DARK, DARK_FRAMES, combined_dark, configuration, darks, detectors, bias
+                store,
+                DARK,
+                DARK_FRAMES,
+                combined_dark,
+                DarkBlockParameters(combine=configuration.combine, overhead=configuration.overhead),
+                configuration.minimum,
+                darks,
+                detectors,
+                bias,
             ),
         ]
     else:
@@ -139,7 +174,8 @@ def _combination(
     schema: ProductSchema,
     frames: ProductSchema,
     algorithm: Algorithm,
-    configuration: BiasesDarksConfiguration,
+    parameters: Parameters,
+    minimum: int,
     exposures: Labels,
     detectors: Labels,
     calibrations: tuple[Input, ...] = (),
@@ -147,11 +183,11 @@ def _combination(
     read, memory = combination_bytes(store, detectors, len(exposures))
     return Step(
         algorithm,
-        configuration.combine,
+        parameters,
         schema,
         {v.DETECTOR: detectors},
         (
-            Reduction("frames", frames.name, v.EXPOSURE, configuration.minimum, lazy=True),
+            Reduction("frames", frames.name, v.EXPOSURE, minimum, lazy=True),
             AMPLIFIERS,
             *calibrations,
         ),
@@ -170,9 +206,14 @@ def combined_bias(inputs: Inputs, parameters: CombineParameters) -> xr.Dataset:
     )
 
 
-def combined_dark(inputs: Inputs, parameters: CombineParameters) -> xr.Dataset:
+def combined_dark(inputs: Inputs, parameters: DarkBlockParameters) -> xr.Dataset:
     """Combine the darks of a detector."""
     frames = inputs["frames"]
-    dark = combine_dark(frames, amplifiers=inputs["amplifiers"], parameters=parameters)
-    equal = parameters.equal_weights
+    dark = combine_dark(
+        frames,
+        amplifiers=inputs["amplifiers"],
+        overhead=parameters.overhead,
+        parameters=parameters.combine,
+    )
+    equal = parameters.combine.equal_weights
     return combined(add_bias_variance(dark, inputs["bias"], equal_weights=equal), frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from skyloom.algorithms.dark_times import dark_overhead, dark_times
 from skyloom.algorithms.errors import GeometryError
 
 __all__ = ["add_bias_variance", "add_calibration_variance"]
@@ -118,10 +119,11 @@ def add_calibration_variance(
             )
         each = np.ones_like(scale)
         if name == "dark":
-            known = [n for n in ("input_dark_time", "input_exposure_time") if n in flat]
+            known = [n for n in ("dark_time", "exposure_time") if f"input_{n}" in flat]
             if not known:
                 raise KeyError("the flat has neither input_dark_time nor input_exposure_time")
-            each = np.asarray(flat[known[0]].values, np.float64)
+            times = xr.Dataset(coords={n: flat[f"input_{n}"].variable for n in known})
+            each = dark_times(times, dark_overhead(calibration)).values
         share = float((weight * each / scale).sum() / weight.sum())
         electrons = calibration["variance"] * gain**2
         raised += share**2 * electrons.transpose(*own.dims).values

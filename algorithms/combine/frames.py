@@ -27,7 +27,14 @@ from skyloom.algorithms.combine.inputs import Exposures, exposures_of
 from skyloom.algorithms.combine.parameters import CombineParameters
 from skyloom.algorithms.combine.planes import own_planes
 from skyloom.algorithms.combine.product import product_of
-from skyloom.algorithms.combine.scales import Scales, matched_scales, times_of, usable_scales
+from skyloom.algorithms.combine.scales import (
+    Scales,
+    dark_times_of,
+    exposure_times_of,
+    matched_scales,
+    usable_scales,
+)
+from skyloom.algorithms.dark_times import OVERHEAD
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.statistics import clipped_statistics
 
@@ -95,6 +102,7 @@ def combine_dark(
     *,
     amplifiers: xr.Dataset | None = None,
     times: Scales | None = None,
+    overhead: float = 0.0,
     parameters: CombineParameters | None = None,
 ) -> xr.Dataset:
     """Return the master dark of one detector, per second of dark time.
@@ -104,18 +112,21 @@ def combine_dark(
     Parameters
     ----------
     exposures : Dataset over ``exposure``, or sequence of Dataset (y, x)
-        Darks after subtraction of the bias. The coordinates ``dark_time`` or else
-        ``exposure_time`` (s) are the dark times.
+        Darks after subtraction of the bias. The coordinate ``dark_time`` (s) is their dark time;
+        where it is not known, ``exposure_time`` and the overhead.
     amplifiers : Dataset over ``amp``, optional
         See `combine_bias`.
     times : DataArray or sequence over ``exposure``, s, optional
         Dark times that hold instead.
+    overhead : float, s
+        Dark time beyond the exposure time, where no dark time is known.
     parameters : CombineParameters, optional
 
     Returns
     -------
     Dataset
-        In adu/s or electron/s; see `combine_bias`.
+        In adu/s or electron/s; see `combine_bias`. The coordinate ``dark_overhead`` keeps the
+        overhead, which `detrend` then scales the dark with.
 
     Raises
     ------
@@ -139,12 +150,13 @@ def combine_dark(
     """
     found, rows, parameters = _prepared(exposures, amplifiers, parameters)
     found, scales = matched_scales(
-        found, times_of(found, "dark_time", "exposure_time") if times is None else times, rows
+        found, dark_times_of(found, overhead) if times is None else times, rows
     )
     found, scales = usable_scales(found, scales, rows, skip=parameters.skip_bad_scales)
     frame = combined_frame(found, scales, rows, parameters)
     units = f"{found.units}/{v.SECOND}"
-    return product_of(frame, found, scales, rows, kind=v.DARK, units=units, exposure_time=1.0)
+    dark = product_of(frame, found, scales, rows, kind=v.DARK, units=units, exposure_time=1.0)
+    return dark.assign_coords({OVERHEAD: ((), float(overhead), {"units": v.SECOND})})
 
 
 def combine_flats(
@@ -217,7 +229,7 @@ def combine_flats(
         if scales == "own_mean":
             scales = _levels(found)
         elif scales == "exposure_time":
-            scales, units = times_of(found, "exposure_time"), f"{found.units}/{v.SECOND}"
+            scales, units = exposure_times_of(found), f"{found.units}/{v.SECOND}"
         else:
             raise ValueError(
                 f'scales must be numbers, "own_mean" or "exposure_time", got {scales!r}'

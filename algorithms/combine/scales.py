@@ -13,20 +13,33 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier
 from skyloom.algorithms.combine.inputs import Exposures
+from skyloom.algorithms.dark_times import dark_times
 from skyloom.algorithms.errors import DroppedInputWarning
 
-__all__ = ["Scales", "matched_scales", "times_of", "usable_scales"]
+__all__ = ["Scales", "dark_times_of", "exposure_times_of", "matched_scales", "usable_scales"]
 
 Scales = xr.DataArray | NDArray[Any] | Sequence[float]
 
 
-def times_of(exposures: Exposures, *names: str) -> NDArray[np.float64]:
-    """Return a time of every exposure, s: the first of some coordinates that is known."""
-    for name in names:
-        found = exposures.about.get(name, exposures.coords.get(name))
-        if found is not None:
-            return np.broadcast_to(np.asarray(found, np.float64), exposures.labels.shape)
-    raise ValueError(f"the exposures have no {' or '.join(names)} (s)")
+def exposure_times_of(exposures: Exposures) -> NDArray[np.float64]:
+    """Return the exposure time of every exposure, s."""
+    found = exposures.about.get("exposure_time", exposures.coords.get("exposure_time"))
+    if found is None:
+        raise ValueError("the exposures have no exposure_time (s)")
+    return np.broadcast_to(np.asarray(found, np.float64), exposures.labels.shape)
+
+
+def dark_times_of(exposures: Exposures, overhead: float) -> NDArray[np.float64]:
+    """Return the dark time of every exposure, s; NaN where it is not known."""
+    known = xr.Dataset(
+        coords={
+            name: coords[name].variable
+            for coords in (exposures.coords, exposures.about.coords)
+            for name in ("dark_time", "exposure_time")
+            if name in coords
+        }
+    )
+    return np.broadcast_to(dark_times(known, overhead).values, exposures.labels.shape)
 
 
 def matched_scales(

@@ -180,7 +180,7 @@ def detrend(
     ]
     present = [array for array in arrays if array is not None]
     leading = [
-        frame_dark_time(raw, parameters.dark.overhead) if dark is not None else xr.DataArray(0.0),
+        xr.DataArray(0.0) if dark is None else frame_dark_time(raw, dark, parameters.dark.overhead),
         _scale(fringe_scale),
     ]
     found: tuple[xr.DataArray, ...] = xr.apply_ufunc(

@@ -105,10 +105,12 @@ class BrighterFatterParameters(CorrectionParameters):
 class DarkParameters(Parameters):
     """How dark frames are scaled."""
 
-    overhead: float = Field(
-        0.0,
+    overhead: float | None = Field(
+        None,
         ge=0,
-        description="dark time beyond the exposure time where no dark time is known, s",
+        allow_inf_nan=False,
+        description="dark time beyond the exposure time where no dark time is known, s; without a "
+        "number that which the dark frame was made with",
     )
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier, amplifier_rows
+from skyloom.algorithms.dark_times import dark_overhead, dark_times
 from skyloom.algorithms.detrend.calibrations import (
     CALIBRATION_PLANES,
     check_calibrations,
@@ -139,7 +140,8 @@ def subtract_dark(
         ``image`` in the unit of the exposure per second, and perhaps ``variance``, which is
         added, and ``mask``.
     dark_time : float or DataArray, s, optional
-        Without it the coordinate ``dark_time`` or ``exposure_time`` of the exposure.
+        Without it the coordinate ``dark_time`` of the exposure, or else its ``exposure_time`` and
+        the ``dark_overhead`` of the dark.
 
     Returns
     -------
@@ -165,17 +167,18 @@ def subtract_dark(
         (image.sizes[v.Y], image.sizes[v.X]),
         dark_units=(rate[image.attrs.get("units", v.ELECTRON)],),
     )
-    time = frame_dark_time(exposure, 0.0) if dark_time is None else xr.DataArray(dark_time)
+    time = frame_dark_time(exposure, dark) if dark_time is None else xr.DataArray(dark_time)
     return _subtracted(exposure, dark, time)
 
 
-def frame_dark_time(raw: xr.Dataset, overhead: float) -> xr.DataArray:
-    """Return the dark time of each frame, s."""
-    for name, more in (("dark_time", 0.0), ("exposure_time", overhead)):
-        if name in raw.coords or name in raw:
-            time = _bare(raw[name]) + more
-            if np.isfinite(time).all():
-                return time
+def frame_dark_time(
+    raw: xr.Dataset, dark: xr.Dataset, overhead: float | None = None
+) -> xr.DataArray:
+    """Return the dark time of each frame, s, all of which must be known; see `dark_times`."""
+    if any(name in raw.coords or name in raw for name in ("dark_time", "exposure_time")):
+        times = dark_times(raw, dark_overhead(dark, overhead))
+        if (times >= 0).all():
+            return times
     raise ValueError("raw has no finite dark_time or exposure_time (s), which a dark needs")
 
 
