@@ -8,159 +8,44 @@ templates are judged on four visits that are not, without noise, within 8 px of 
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.dcr import (
-    IterativeParameters,
-    LinearParameters,
-    band_vectors,
-    predict_template,
-    solve_dcr,
-    stack_planes,
-)
-from skyloom.algorithms.dcr.operator import fourier_operator
-from skyloom.algorithms.dcr.transfer import gaussian_transfer
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes
-from skyloom.algorithms.errors import DegenerateGeometryWarning, SkyloomWarning
+from skyloom.algorithms.dcr import solve_dcr, stack_planes
+from skyloom.algorithms.errors import DegenerateGeometryWarning
 from tests.algorithms.dcr.analytic import (
-    CENTRES,
     HELD_OUT,
     NORTH_UP,
-    SIGMA,
-    WAVELENGTHS,
     G,
-    Scene,
     coadd_of,
     conditions,
     dozen,
     observed,
     scene,
 )
+from tests.algorithms.dcr.skies import (
+    FWHM,
+    SIZE,
+    Floats,
+    Sky,
+    count_detections,
+    galaxy,
+    make_sky,
+    measure_stars,
+    nearest_visit,
+    predicted,
+    ratios,
+    rms,
+    solve,
+    templates_of,
+)
 from tests.validation.rows import Row, at_most, between, within
 
 __all__ = ["measure"]
 
-Floats = NDArray[np.float64]
-FWHM, SIZE, STARS, SCENES = 4.0, 128, 40, 6
-
-
-class Sky(NamedTuple):
-    """A scene, its visits, their coadd."""
-
-    scene: Scene
-    table: xr.Dataset
-    truth: Floats
-    warps: xr.Dataset
-    template: xr.Dataset
-
-
-def make_sky(seed: int, noise: float, fwhm: Any = FWHM) -> Sky:
-    """Return a sky in twelve visits."""
-    rng = np.random.default_rng(seed)
-    stars, table = scene(rng, SIZE, STARS), dozen(rng)
-    truth = stars.render(table, fwhm)
-    return Sky(stars, table, truth, *observed(truth, fwhm, noise, rng))
-
-
-def solve(sky: Sky, *, jacobian: Floats = NORTH_UP, band: Any = G, **options: Any) -> Any:
-    """Return a solution; what it warns of is measured here."""
-    solver = options.pop("solver", "linear")
-    kind = LinearParameters if solver == "linear" else IterativeParameters
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkyloomWarning)
-        return solve_dcr(
-            sky.warps, sky.table, band, sky.template, jacobian=jacobian, solver=solver,
-            parameters=kind(**options),
-        )  # fmt: skip
-
-
-def predicted(model: xr.Dataset, table: xr.Dataset, visit: int, **more: Any) -> xr.Dataset:
-    """Return a template."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkyloomWarning)
-        return predict_template(model, table.isel(visit=[visit]), **more)
-
-
-def rms(values: Any) -> float:
-    """Return the root of the mean square."""
-    return float(np.sqrt(np.mean(np.square(values))))
-
-
-def ratios(sky: Sky, templates: list[Floats], fwhm: float = FWHM) -> Floats:
-    """Return what templates leave of stars in held-out visits over what the plain coadd leaves."""
-    held_out, near = sky.scene.render(HELD_OUT, fwhm), sky.scene.near(8.0)
-    plain = sky.template["image"].to_numpy()
-    return np.array(
-        [
-            rms((true - one)[near]) / rms((true - plain)[near])
-            for true, one in zip(held_out, templates, strict=True)
-        ]
-    )
-
-
-def templates_of(model: xr.Dataset, **more: Any) -> list[Floats]:
-    """Return templates of the held-out visits."""
-    return [predicted(model, HELD_OUT, visit, **more)["image"].to_numpy() for visit in range(4)]
-
-
-def nearest_visit(sky: Sky) -> list[Floats]:
-    """Return, for each held-out visit, the visit of the nearest altitude."""
-    own, other = sky.table["altitude"].to_numpy(), HELD_OUT["altitude"].to_numpy()
-    return [sky.warps["image"][int(np.abs(own - one).argmin())].to_numpy() for one in other]
-
-
-class Stars(NamedTuple):
-    """Moments (found, true, stated error) and fluxes of isolated stars."""
-
-    found: Floats
-    true: Floats
-    sigma: Floats
-    fractions: Floats  # found less true, (star, subfilter)
-    flux: Floats  # relative error
-
-
-def measure_stars(sky: Sky, model: xr.Dataset, noise: float, least: float = 9e3) -> Stars:
-    """Measure stars with the PSF of the model, and the errors that the fit states for them."""
-    stars = sky.scene
-    apart = np.hypot(stars.y[:, None] - stars.y, stars.x[:, None] - stars.x) + 99 * np.eye(STARS)
-    chosen = np.flatnonzero((stars.flux > least) & (apart.min(axis=1) > 12))
-    y, x = np.mgrid[: stars.size, : stars.size]
-    parts = stars.spectrum.reshape(STARS, 3, -1).sum(axis=2)
-    covariance = _flux_covariance(sky, model, noise)
-    rows = []
-    for star in chosen:
-        square = (y - stars.y[star]) ** 2 + (x - stars.x[star]) ** 2
-        psf = np.exp(-square / (2 * (FWHM * SIGMA) ** 2)) / (2 * np.pi * (FWHM * SIGMA) ** 2)
-        flux = (model["model"].to_numpy() * psf).sum(axis=(1, 2)) / (psf**2).sum()
-        moment = CENTRES @ flux / flux.sum()
-        slope = (CENTRES - moment) / flux.sum()
-        variance = max(float(slope @ covariance @ slope), 0.0)
-        rows.append(
-            (moment, CENTRES @ parts[star], np.sqrt(variance),
-             flux / flux.sum() - parts[star], flux.sum() / stars.flux[star] - 1)
-        )  # fmt: skip
-    return Stars(*(np.array(column) for column in zip(*rows, strict=True)))
-
-
-def _flux_covariance(sky: Sky, model: xr.Dataset, noise: float) -> Floats:
-    """Return the covariance of fluxes measured with the PSF, by the noise that the fit states."""
-    operator = fourier_operator(GRID, G, sky.table, NORTH_UP)
-    transfer = gaussian_transfer(FWHM, GRID)
-    stated = noise_of_planes(
-        operator, np.full(12, noise**-2.0), transfer, LinearParameters(),
-        model.attrs["adherence"],
-    )  # fmt: skip
-    power = (np.abs(transfer).astype(float) ** 2 * stated.multiplicity)[..., None, None]
-    norm = GRID[0] * stated.multiplicity.sum()
-    return np.asarray(
-        (power * stated.covariance.real).sum(axis=(0, 1)) / norm / (power.sum() / norm) ** 2
-    )
+SCENES = 6
 
 
 def measure() -> list[Row]:
@@ -236,8 +121,9 @@ def _colours(skies: list[Sky]) -> list[Row]:
     steep = np.polyfit(np.concatenate([one.true for one in flat]),
                        np.concatenate([one.found for one in flat]), 1)[0]  # fmt: skip
     wrong = G.model_copy(update={"lambda_ref": G.lambda_ref + 5.0})
-    shifted = solve(skies[0], band=wrong, outlier_factor=1e9, reject_rounds=0)
-    stars = measure_stars(skies[0], shifted.model, 5.0)
+    shifted = [solve(sky, band=wrong, outlier_factor=1e9, reject_rounds=0) for sky in skies]
+    stars = [measure_stars(sky, one.model, 5.0) for sky, one in zip(skies, shifted, strict=True)]
+    offsets = np.concatenate([one.found - one.true for one in stars])
     pulls = deviation / sigma
     return [
         within(f"first moments of {len(found)} black bodies of 3500–15 000 K: slope over the "
@@ -252,10 +138,11 @@ def _colours(skies: list[Sky]) -> list[Row]:
         at_most("scatter of total fluxes", rms(flux), 0.002),
         within("slope with spectra flat within sub-bands, 1 / (1 - 1/9)", float(steep), 1.11,
                0.02, form=".4f"),
-        between("reference wavelength wrong by 5 nm: χ² per pixel",
-                float(shifted.diagnostics["chi2_total"]), 1.5, 3.0),
+        within("reference wavelength wrong by 5 nm: χ² per pixel, mean of 6 skies",
+               float(np.mean([one.diagnostics["chi2_total"] for one in shifted])), 2.0, 0.5,
+               form=".2f"),
         within("reference wavelength wrong by 5 nm: offset of first moments",
-               float(np.median(stars.found - stars.true)), 0.027, 0.003, form=".4f"),
+               float(np.median(offsets)), 0.027, 0.003, form=".4f"),
     ]  # fmt: skip
 
 
@@ -331,7 +218,7 @@ def _seeing() -> list[Row]:
     found = ratios(sky, templates_of(solved.model), 3.3)
     return [
         between("seeing of 3.3 to 5.0 px: χ² per pixel",
-                float(solved.diagnostics["chi2_total"]), 0.85, 1.1),
+                float(solved.diagnostics["chi2_total"]), 0.9, 1.1),
         Row("seeing of 3.3 to 5.0 px: residual in held-out visits of 3.3 px", "≤ 0.03 each",
             ", ".join(f"{one:.3f}" for one in found), bool((found <= 0.03).all())),
         between("the same with the seeing ignored: χ² per pixel",
@@ -405,29 +292,12 @@ def _detections(sky: Sky) -> list[Row]:
     rows = []
     for noise, least in ((5.0, 15), (50.0, 10)):
         one = sky if noise == 5.0 else make_sky(1, noise)
-        solved = solve(one)
-        held_out = one.scene.render(HELD_OUT, FWHM)
-        rng = np.random.default_rng(77)
-        psf = np.exp(-(np.arange(-8, 9) ** 2) / (2 * (FWHM * SIGMA) ** 2))
-        counts: dict[str, list[int]] = {"linear": [], "plain": []}
-        for visit, true in enumerate(held_out):
-            seen = true + rng.normal(0.0, noise, true.shape)
-            template = predicted(solved.model, HELD_OUT, visit)
-            for name, image, variance in (
-                ("linear", template["image"].to_numpy(), float(template["variance"].median())),
-                ("plain", one.template["image"].to_numpy(), noise**2 / 12),
-            ):
-                total = noise**2 + variance
-                difference = seen - image
-                filtered = ndimage.convolve1d(ndimage.convolve1d(difference, psf, 0), psf, 1)
-                significance = filtered / np.sqrt(total * (psf**2).sum() ** 2)
-                inside = np.abs(significance[8:-8, 8:-8]) > 5.0
-                counts[name].append(int(ndimage.label(inside, np.ones((3, 3)))[1]))
+        linear, plain = count_detections(one, solve(one).model, noise)
         rows.append(
             Row(f"noise of {noise:.0f}: false detections above 5 σ in held-out visits (plain "
-                f"coadd {', '.join(map(str, counts['plain']))})",
-                f"≤ 2 each, plain ≥ {least}", ", ".join(map(str, counts["linear"])),
-                max(counts["linear"]) <= 2 and min(counts["plain"]) >= least)
+                f"coadd {', '.join(map(str, plain))})",
+                f"≤ 2 each, plain ≥ {least}", ", ".join(map(str, linear)),
+                max(linear) <= 2 and min(plain) >= least)
         )  # fmt: skip
     return rows
 
@@ -435,31 +305,12 @@ def _detections(sky: Sky) -> list[Row]:
 def _galaxy() -> list[Row]:
     """An exponential galaxy of 1e6 nJy with a gradient of colour."""
     rng = np.random.default_rng(21)
-    table = dozen(rng)
-    size, length = 96, 0.8 / 0.2 / 1.678
-
-    def images(of: xr.Dataset) -> Floats:
-        vectors = band_vectors(G, of, NORTH_UP)
-        span = G.lambda_max - G.lambda_min
-        found = np.zeros((len(vectors), size, size))
-        y, x = np.mgrid[:size, :size] - (size - 1) / 2.0
-        from skyloom.algorithms.dcr import dispersion, displacement
-
-        lifted, towards = dispersion(G, of, WAVELENGTHS), displacement(of, NORTH_UP)
-        for visit in range(len(vectors)):
-            for index, wavelength in enumerate(WAVELENGTHS):
-                dy, dx = lifted[visit, index] * towards[visit]
-                tint = (wavelength - (G.lambda_min + G.lambda_max) / 2) / span
-                scale = length * (1.0 - 0.3 * tint)
-                radius = np.hypot(y - dy, x - dx)
-                found[visit] += np.exp(-radius / scale) / (2 * np.pi * scale**2) / 60
-        return 1e6 * ndimage.gaussian_filter(found, (0, FWHM * SIGMA, FWHM * SIGMA))
-
-    truth = images(table)
+    table, size = dozen(rng), 96
+    truth = galaxy(table, size)
     warps, template = observed(truth, FWHM, 5.0, rng)
     sky = Sky(scene(rng, size, 1), table, truth, warps, template)
     solved = solve(sky)
-    held_out = images(HELD_OUT)
+    held_out = galaxy(HELD_OUT, size)
     plain, found = template["image"].to_numpy(), []
     near = np.hypot(*(np.mgrid[:size, :size] - (size - 1) / 2.0)) < 20
     for visit in range(4):
