@@ -18,6 +18,7 @@ __all__ = [
     "GeometryError",
     "IngestError",
     "KeptVarianceWarning",
+    "NoBackgroundWarning",
     "NoSourcesWarning",
     "NoUsableDataError",
     "NoValidPixelsWarning",
@@ -120,6 +121,10 @@ class ExtrapolatedTemplateWarning(SkyloomWarning):
 
 class NotConvergedWarning(SkyloomWarning):
     """An iteration ended before it converged; the best result so far is returned."""
+
+
+class NoBackgroundWarning(SkyloomWarning):
+    """An image is crowded: no pixel of it shows the noise of the sky alone."""
 
 
 class NoSourcesWarning(SkyloomWarning):

@@ -99,7 +99,9 @@ def _validated(
     try:
         found = model.model_validate(content)
     except ValidationError as error:
-        problems = problems + [_sentence(model, item, sources, file) for item in error.errors()]
+        problems = problems + [
+            _sentence(model, item, content, sources, file) for item in error.errors()
+        ]
     if problems or found is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -175,10 +177,10 @@ def _dotted(place: Iterable[str | int]) -> str:
 
 
 def _sentence(
-    model: type[BaseModel], item: Any, sources: Mapping[Place, str], file: Path | None
+    model: type[BaseModel], item: Any, content: Any, sources: Mapping[Place, str], file: Path | None
 ) -> str:
     """Return one problem of a validation as a sentence with its place."""
-    place = _in_file(tuple(item["loc"]), sources)
+    place = _in_content(tuple(item["loc"]), content, item["type"] == "missing")
     known = place
     while known and known not in sources:
         known = known[:-1]
@@ -194,44 +196,71 @@ def _sentence(
     return f"{source} {_dotted(place)}: {message}".lstrip()
 
 
-def _in_file(place: Place, sources: Mapping[Place, str]) -> Place:
+def _in_content(place: Place, content: Any, missing: bool) -> Place:
     """Return a place without the names of alternatives that pydantic puts into it."""
-    if not sources or place in sources:
-        return place
     found: Place = ()
+    node = content
     for i, name in enumerate(place):
-        if (*found, name) in sources or i == len(place) - 1:
+        there = _is_in(name, node)
+        if there or (missing and i == len(place) - 1):
             found = (*found, name)
+        if there:
+            node = node[name]
     return found
 
 
+def _is_in(name: str | int, node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return name in node
+    return isinstance(node, list | tuple) and isinstance(name, int) and name < len(node)
+
+
 def _suggestion(model: type[BaseModel], place: Place) -> str:
-    fields = _fields_at(model, place[:-1])
+    chosen = _models_at(model, place[:-1])
+    fields = [name for candidate in chosen for name in candidate.model_fields]
     close = difflib.get_close_matches(str(place[-1]), fields, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
+    others = [
+        other
+        for other in _models_at(model, place[:-2])
+        if other not in chosen and place[-1] in other.model_fields
+    ]
+    for other in others:
+        for key, name in _tags(other).items():
+            if place[-2] != name:
+                return f" of {key} {place[-2]}: it is one of {key} {name}"
     return f"; known are {', '.join(fields)}" if fields else ""
 
 
-def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
-    """Return the field names of the model that is nested at a place."""
+def _models_at(model: type[BaseModel], place: Place) -> list[type[BaseModel]]:
+    """Return the models that are nested at a place; of alternatives, the one that it names."""
     found: list[type[BaseModel]] = [model]
     for name in place:
         inner = []
         for candidate in found:
-            if "root" in candidate.model_fields:  # a choice between models, by their `kind`
+            if "root" in candidate.model_fields:  # a choice between models
                 inner += [
                     choice
                     for choice in _models_in(candidate.model_fields["root"].annotation)
-                    if choice.model_fields.get("kind") is not None
-                    and choice.model_fields["kind"].default == name
+                    if name in _tags(choice).values()
                 ]
             elif name in candidate.model_fields:
                 inner += _models_in(candidate.model_fields[str(name)].annotation)
-            elif isinstance(name, int):
+            elif isinstance(name, int) or name in _tags(candidate).values():
                 inner.append(candidate)
         found = inner or found
-    return [name for candidate in found for name in candidate.model_fields]
+    return found
+
+
+def _tags(model: type[BaseModel]) -> dict[str, str]:
+    """Return the fields that tell alternatives apart, with the only value that each may have."""
+    return {
+        name: str(field.default)
+        for name, field in model.model_fields.items()
+        if typing.get_origin(field.annotation) is typing.Literal
+        and typing.get_args(field.annotation) == (field.default,)
+    }
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -273,7 +302,13 @@ def _default_lines(model: type[BaseModel], values: Mapping[str, Any], indent: st
         if field.description:
             lines.append(f"{indent}# {' '.join(field.description.split())}")
         nested = _models_in(field.annotation)
-        if nested and isinstance(values[name], Mapping):
+        # A mapping to models, such as bands by name, may be empty and is no model itself.
+        if (
+            nested
+            and isinstance(values[name], Mapping)
+            and set(values[name]) <= {*nested[0].model_fields}
+            and values[name]
+        ):
             lines.append(f"{indent}{name}:")
             lines += _default_lines(nested[0], values[name], indent + "  ")
         else:

@@ -17,6 +17,7 @@ from skyloom.algorithms.dcr import (
     Band,
     DcrSolution,
     LinearParameters,
+    SolverParameters,
     displacement,
     patch_jacobian,
     predict_template,
@@ -52,8 +53,8 @@ __all__ = [
 Inputs = Mapping[str, xr.Dataset]
 Floats = NDArray[np.float64]
 PSF_SIZE = 41
-OF_MODEL = ("variance", "n_image", v.MASK, "weight_sum", "wavelength_edges", "covariance", "psf",
-            "mean_weight")  # fmt: skip
+OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
+            "psf", "mean_weight")  # fmt: skip
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "dispersion_y", "dispersion_x")
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
                  "latitude", "height")  # fmt: skip
@@ -64,7 +65,7 @@ class DcrBlockParameters(Parameters):
 
     sky_map: SkyMapParameters = Field(SkyMapParameters(), description="tracts and patches")
     bands: dict[str, Band] = Field(default_factory=dict, description="limits of filters")
-    dcr: LinearParameters = Field(LinearParameters(), description="how sub-bands are solved for")
+    dcr: SolverParameters = Field(LinearParameters(), description="how sub-bands are solved for")
     detection: MaskObjectsParameters = Field(
         MaskObjectsParameters(), description="how objects are found on the coadd"
     )
@@ -108,6 +109,7 @@ def chromatic_patch(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Datase
         band,
         without_level(start, level),
         jacobian=jacobian,
+        solver=parameters.dcr.solver,
         parameters=parameters.dcr,
     )
     return stored_model(found, conditions, level, fwhm)
@@ -212,6 +214,7 @@ def stored_model(
     planes = model["model"] + np.float32(level / model.sizes[v.SUBFILTER])
     kept: dict[str, Any] = {
         "model": planes.assign_attrs(model["model"].attrs).variable,
+        **counted(model),
         **{name: model[name].variable for name in OF_MODEL},
         **{name: told[name].variable for name in OF_SOLUTION},
         **{name: conditions[name].variable for name in OF_CONDITIONS},
@@ -220,23 +223,37 @@ def stored_model(
     kept["sky_level"] = ((), level, dict(model["model"].attrs))
     kept["status"] = ((), np.uint8(worst_status(told["status"].values)))
     kept["iterations"] = ((), np.int32(told["iterations"].values.max(initial=0)))
-    residual = told["residual"].values
-    kept["residual"] = ((), float(np.nanmax(residual)) if np.isfinite(residual).any() else np.nan)
     smallest, largest = np.sort(told["dispersion_eigenvalues"].values)
     for name, value in (
+        *((name, largest_of(told, name))
+          for name in ("residual", "convergence_first", "convergence_last")),
         ("chi2_total", told["chi2_total"]),
         ("spread", told["dispersion_trace"]),
         ("smallest_spread", smallest),
         ("largest_spread", largest),
         ("colour_error", told["moment_sigma"]),
-        ("condition_number", told["condition_number"]),
-        ("adherence", model.attrs["adherence"]),
-    ):
+        ("condition_number", told.get("condition_number", np.nan)),
+        ("adherence", model.attrs.get("adherence", np.nan)),
+    ):  # fmt: skip
         kept[name] = ((), float(value))
     block = xr.Dataset(kept).drop_attrs(deep=False)
     for variable in dcr_schema(str(model["model"].attrs["units"])).variables:
-        block[variable.name].attrs.setdefault("units", variable.unit)
+        if variable.name in block:
+            block[variable.name].attrs.setdefault("units", variable.unit)
     return block.assign_coords({v.VISIT: model[v.VISIT].values})
+
+
+def counted(model: xr.Dataset) -> dict[str, xr.Variable]:
+    """Return how many visits there are at each pixel, and reach each sub-band by iteration."""
+    if "visit_count" not in model:
+        return {"n_image": model["n_image"].variable}
+    return {"n_image": model["visit_count"].variable, "plane_count": model["n_image"].variable}
+
+
+def largest_of(told: xr.Dataset, name: str) -> float:
+    """Return the largest value of the tiles; NaN if the solution has none."""
+    values = told[name].values if name in told else np.empty(0)
+    return float(np.nanmax(values)) if np.isfinite(values).any() else np.nan
 
 
 def worst_status(codes: NDArray[Any]) -> int:
@@ -262,7 +279,7 @@ def worst_status(codes: NDArray[Any]) -> int:
 
 
 def restored_model(
-    block: xr.Dataset, tract: Tract, patch: Patch, band: Band, parameters: LinearParameters
+    block: xr.Dataset, tract: Tract, patch: Patch, band: Band, parameters: SolverParameters
 ) -> xr.Dataset:
     """Return a stored model as `predict_template` takes it, without the level of the sky."""
     known = np.isfinite(block["altitude"].values) & np.isfinite(block["mean_weight"].values)
@@ -276,6 +293,7 @@ def restored_model(
         band_definition=band.model_dump_json(),
         jacobian=json.dumps(patch_jacobian(tract.plane, patch.outer).tolist()),
         parameters=parameters.model_dump_json(),
+        solver=parameters.solver,
         adherence=float(model["adherence"]),
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.dcr import Band, LinearParameters
+from skyloom.algorithms.dcr import Band, LinearParameters, SolverParameters
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import MaskObjectsParameters
@@ -63,7 +63,11 @@ class DcrCoaddsConfiguration(Parameters):
         description="limits and reference wavelength (nm) of each filter; filters that are not "
         "named are left out",
     )
-    dcr: LinearParameters = Field(LinearParameters(), description="how sub-bands are solved for")
+    dcr: SolverParameters = Field(
+        LinearParameters(),
+        description="how sub-bands are solved for: solver linear, or iterative with parameters of "
+        "its own",
+    )
     detection: MaskObjectsParameters = Field(
         MaskObjectsParameters(
             iterations=2, background_bin=256, smoothing=1.7, threshold=5.0, growth=2

@@ -13,7 +13,7 @@ import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.conditions import airmass
-from skyloom.algorithms.dcr import Band, LinearParameters
+from skyloom.algorithms.dcr import Band, solver_parameters
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.flows.dcr_blocks import predicted, restored_model
@@ -96,7 +96,7 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
         place[number],
         where,
         Band.model_validate(attrs["bands"][name]),
-        LinearParameters.model_validate(attrs["dcr"]),
+        solver_parameters(attrs["dcr"]),
     )
     values = {
         "altitude": altitude,

@@ -40,7 +40,9 @@ OF_VISITS: Final = (
 )
 """What is kept of each visit: name, unit, meaning."""
 OF_PATCHES: Final = (
-    ("residual", "relative residual at which the solution ended"),
+    ("residual", "relative residual at which a linear solution ended"),
+    ("convergence_first", "convergence metric before the first iteration of an iterative one"),
+    ("convergence_last", "the same after the last one; of the worst tile"),
     ("chi2_total", "chi-square per pixel of objects, all visits"),
     ("adherence", "prior on the difference to the coadd, over the weight of the data"),
     ("spread", "trace of the scatter of the dispersion vectors of visits, pixel2"),
@@ -89,6 +91,10 @@ def dcr_schema(unit: str) -> ProductSchema:
                 codec="image",
                 flags=v.mask_attributes(),
             ),
+            Variable("plane_count", planes, "int16", fill=0, codec="image", optional=True,
+                     description="visits that reach a sub-band, of an iterative solution"),
+            Variable("model_weight", pixels, "float32", codec="image",
+                     description="1 at sources, whose colours are solved for, 0 far from them"),
             Variable("weight_sum", pixels, "float32", inverse_units(square), codec="image",
                      description="sum of the inverse variances of visits"),
             Variable("wavelength_edges", (*bands, v.BAND_EDGE), unit=v.NANOMETRE,

@@ -7,6 +7,7 @@ its input.
 """
 
 from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.choice import SolverParameters, solver_parameters
 from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
 from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
@@ -28,6 +29,7 @@ __all__ = [
     "DcrSolution",
     "IterativeParameters",
     "LinearParameters",
+    "SolverParameters",
     "band_vectors",
     "dcr_shifts",
     "dispersion",
@@ -44,6 +46,7 @@ __all__ = [
     "shift_margin",
     "solve_dcr",
     "solve_iterative",
+    "solver_parameters",
     "stack_planes",
     "subband_edges",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,14 +12,23 @@ from scipy.spatial import ConvexHull, QhullError
 
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
+from skyloom.algorithms.errors import DegenerateGeometryWarning
 
-__all__ = ["Identifiability", "band_vectors", "distance_outside", "identifiability"]
+__all__ = [
+    "Identifiability",
+    "band_vectors",
+    "distance_outside",
+    "identifiability",
+    "warn_of_degeneracy",
+]
 
 Floats = NDArray[np.float64]
 FWHM: Final = float(np.sqrt(8.0 * np.log(2.0)))
 SIGNAL_TO_NOISE: Final = 100.0
 NONE: Final = 1e-12
 """Spread (pixel2) that is nothing but rounding."""
+UNCERTAIN: Final = 0.05
+"""Expected error of a first moment, in units of the band, above which colours mean little."""
 
 
 class Identifiability(NamedTuple):
@@ -80,6 +90,33 @@ def identifiability(vectors: Floats, weights: Floats, fwhm: float) -> Identifiab
         else np.inf
     )
     return Identifiability(trace, np.linalg.eigvalsh(spread), float(sigma))
+
+
+def warn_of_degeneracy(diagnostics: xr.Dataset, subfilters: int) -> None:
+    """Warn if the visits of a solution hardly tell the colours that several sub-bands ask for.
+
+    Parameters
+    ----------
+    diagnostics : Dataset
+        With ``dispersion_trace``, ``moment_sigma`` and the ``mean_weight`` of visits; where none
+        has data there is nothing to warn of.
+    subfilters : int
+
+    Examples
+    --------
+    >>> told = {"dispersion_trace": 9.0, "moment_sigma": 0.008, "mean_weight": ("visit", [1.0])}
+    >>> warn_of_degeneracy(xr.Dataset(told), 3)
+    """
+    sigma = float(diagnostics["moment_sigma"])
+    if subfilters < 2 or sigma <= UNCERTAIN or not (diagnostics["mean_weight"] > 0).any():
+        return
+    warnings.warn(
+        f"the dispersion of the visits spreads by {float(diagnostics['dispersion_trace']):.3g} "
+        f"pixel2 only: a colour would be known to {sigma:.2g} of the band at a signal to noise of "
+        "100; one sub-band (subfilters=1) says as much",
+        DegenerateGeometryWarning,
+        stacklevel=4,
+    )
 
 
 def distance_outside(vectors: Floats, vector: Floats) -> float:

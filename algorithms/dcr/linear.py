@@ -38,6 +38,7 @@ __all__ = [
     "Problem",
     "TileSolution",
     "load_problem",
+    "model_weight",
     "prior_of",
     "residuals_of",
     "solve_tile",
@@ -119,11 +120,24 @@ def taper_weights(
     """Return mu over the periodic image: how firmly planes are held, by the distance to sources."""
     held = np.full(shape, total * (parameters.taper + parameters.taper_floor), np.float32)
     if problem.detected.any():
-        distance = ndimage.distance_transform_edt(~problem.detected)
-        far = 1.0 - np.exp(-((distance / (FAR * fwhm)) ** 2) / 2.0)
+        far = 1.0 - model_weight(problem.detected, fwhm)
         rows, columns = far.shape
         held[:rows, :columns] = total * (parameters.taper * far + parameters.taper_floor)
     return held
+
+
+def model_weight(detected: NDArray[np.bool_], fwhm: float) -> Floats:
+    """Return how far planes are solved for: 1 at sources, 0 where they are held to the coadd.
+
+    Examples
+    --------
+    >>> model_weight(np.array([[True, False]]), 1.0).round(3).tolist()
+    [[1.0, 0.801]]
+    """
+    if not detected.any():
+        return np.zeros(detected.shape)
+    distance = ndimage.distance_transform_edt(~detected)
+    return np.asarray(np.exp(-((distance / (FAR * fwhm)) ** 2) / 2.0))
 
 
 def solve_tile(

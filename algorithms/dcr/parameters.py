@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from skyloom.algorithms.dcr.operator import InBand
@@ -13,6 +15,7 @@ __all__ = ["LinearParameters"]
 class LinearParameters(Parameters):
     """How the linear problem of sub-bands is solved, `solve_dcr`."""
 
+    solver: Literal["linear"] = Field("linear", description="how: by weighted least squares")
     subfilters: int = Field(3, ge=1, le=16, description="number of sub-bands")
     in_band: InBand = Field(
         "linear",

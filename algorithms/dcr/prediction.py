@@ -13,6 +13,7 @@ from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
+from skyloom.algorithms.dcr.choice import solver_parameters
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
 from skyloom.algorithms.dcr.iterative import IterativeParameters
@@ -133,11 +134,11 @@ def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
     missing += [name for name in needed if name not in model]
     if missing:
         raise ValueError(f"the model lacks {', '.join(missing)}")
-    if iterative:
-        kept = IterativeParameters.model_validate_json(model.attrs["parameters"])
+    kept = solver_parameters(model.attrs["parameters"])
+    if isinstance(kept, IterativeParameters):
         parameters = LinearParameters(subfilters=kept.subfilters, in_band="flat")
     else:
-        parameters = LinearParameters.model_validate_json(model.attrs["parameters"])
+        parameters = kept
     if model.sizes[v.SUBFILTER] != parameters.subfilters:
         raise ValueError(
             f"the model has {model.sizes[v.SUBFILTER]} planes, its operator needs "

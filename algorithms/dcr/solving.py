@@ -16,11 +16,16 @@ from scipy import fft
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions
-from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
+from skyloom.algorithms.dcr.identifiability import (
+    band_vectors,
+    identifiability,
+    warn_of_degeneracy,
+)
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.linear import (
     Problem,
     load_problem,
+    model_weight,
     prior_of,
     solve_tile,
     visit_chi2,
@@ -39,7 +44,6 @@ from skyloom.algorithms.dcr.uncertainty import (
     plane_covariance,
 )
 from skyloom.algorithms.errors import (
-    DegenerateGeometryWarning,
     GeometryError,
     NoSourcesWarning,
     NotConvergedWarning,
@@ -55,8 +59,6 @@ Solver: TypeAlias = Literal["linear", "iterative"]
 
 LEVERAGE: Final = 1e-6
 """Pixels of dispersion below which visits have none."""
-UNCERTAIN: Final = 0.05
-"""Expected error of a first moment, in units of the band, above which colours mean little."""
 CONFIDENT: Final = 100.0
 """Signal to noise of the brightest pixel in a visit from which the planes follow their data."""
 SPREAD: Final = 8
@@ -97,9 +99,10 @@ def solve_dcr(
     -------
     DcrSolution
         ``model``, (subfilter, y, x): ``model`` (flux of each sub-band, units of the warps),
-        ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum``; ``covariance``
-        (subfilter, subfilter_2) of the planes in one pixel; ``psf``; the conditions of the visits
-        that were used, ``mean_weight`` and ``wavelength_edges``.
+        ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum`` and ``model_weight`` (1 at
+        sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
+        the planes in one pixel; ``psf``; the conditions of the visits that were used,
+        ``mean_weight`` and ``wavelength_edges``.
         ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used`` and the dispersion of
         visits; ``status``, ``iterations`` and ``residual`` of tiles; what the geometry allows.
 
@@ -141,6 +144,7 @@ def solve_dcr(
     >>> conditions = xr.Dataset(table | angles, {"visit": [1, 2]})
     >>> band = Band.from_effective("g", 476.31, 147.0)
     >>> import warnings
+    >>> from skyloom.algorithms.errors import DegenerateGeometryWarning
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore", DegenerateGeometryWarning)
     ...     found = solve_dcr(warps, conditions, band, template, jacobian=np.diag([-0.2, 0.2]))
@@ -391,7 +395,12 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
         where=found.weight_sum > 0,
     )  # fmt: skip
     bits = v.MASK_PLANES
-    mask = template[v.MASK].to_numpy() | np.where(found.n_image == 0, bits["NO_DATA"], 0)
+    unknown = ~np.isfinite(template["image"].to_numpy())
+    mask = template[v.MASK].to_numpy() | np.where(
+        (found.n_image == 0) | unknown, bits["NO_DATA"], 0
+    )
+    detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
+    weight = model_weight((template[v.MASK].to_numpy() & detected) != 0, setup.spreads.model_fwhm)
     mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
@@ -400,11 +409,12 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
         found.n_image > 0, np.diag(covariance)[:, None, None] * local, np.inf
     ).astype(np.float32)
     values: dict[str, Any] = {
-        "model": (planes, found.planes, {"units": units}),
+        "model": (planes, np.where(unknown, np.float32(0.0), found.planes), {"units": units}),
         "variance": (planes, variance, {"units": f"{units}2" if units else ""}),
         v.MASK: (pixels, mask.astype(np.int32), v.mask_attributes()),
         "n_image": (pixels, found.n_image),
         "weight_sum": (pixels, found.weight_sum),
+        "model_weight": (pixels, np.where(unknown, 0.0, weight).astype(np.float32)),
         "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), covariance),
         "wavelength_edges": (
             (v.SUBFILTER, v.BAND_EDGE),
@@ -433,15 +443,7 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
 def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
     """Say what a user should know of a solution."""
     p = setup.p
-    sigma = float(diagnostics["moment_sigma"])
-    if p.subfilters > 1 and sigma > UNCERTAIN:
-        warnings.warn(
-            f"the dispersion of the visits spreads by {float(diagnostics['dispersion_trace']):.3g} "
-            f"pixel2 only: a colour would be known to {sigma:.2g} of the band at a signal to noise "
-            "of 100; one sub-band (subfilters=1) says as much",
-            DegenerateGeometryWarning,
-            stacklevel=3,
-        )
+    warn_of_degeneracy(diagnostics, p.subfilters)
     status = diagnostics["status"].to_numpy()
     if (status == v.DcrStatus.NO_VALID_PIXELS).all():
         warnings.warn("no visit has a valid pixel", NoValidPixelsWarning, stacklevel=3)

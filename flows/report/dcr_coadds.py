@@ -17,7 +17,7 @@ from skyloom.flows.report.dcr_figures import (
     shift_figure,
 )
 from skyloom.flows.report.exposures_page import Section, Table, write_page
-from skyloom.flows.report.numbers import number
+from skyloom.flows.report.numbers import NOTHING, number
 from skyloom.flows.report.sections import Image, drawn_image
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ STEPS: Final = ("ingest", "warps", "warp_psf", "background_match", "coadd", "dcr
                 "dcr_scores")  # fmt: skip
 MOST_PATCHES: Final = 6
 """Patches of a filter that get images; tables tell of all."""
+_SOLVED: Final = {
+    "linear": "solved for by weighted least squares",
+    "iterative": "iterated to, for comparison (dcr.solver=linear fits the visits far better)",
+}
 POORLY_KNOWN: Final = 0.05
 """Error of the first spectral moment from which a geometry is called degenerate."""
 
@@ -107,7 +111,7 @@ def _section(store: Store, records: dict[tuple[str, str], Record], name: str) ->
     return Section(
         f"dcr-{name}",
         f"Filter {name or 'without name'}",
-        f"Sub-bands: {limits} nm. " + _advice(records, name),
+        f"Sub-bands: {limits} nm, {_SOLVED[_solver(store)]}. " + _advice(records, name),
         images,
         [
             _patch_table(models),
@@ -115,6 +119,10 @@ def _section(store: Store, records: dict[tuple[str, str], Record], name: str) ->
             *([] if scores is None else [_score_table(scores)]),
         ],
     )
+
+
+def _solver(store: Store) -> str:
+    return str(store.attrs("dcr").get("dcr", {}).get("solver", "linear"))
 
 
 def _known(table: xr.Dataset) -> xr.Dataset:
@@ -160,8 +168,8 @@ def _advice(records: dict[tuple[str, str], Record], name: str) -> str:
 
 def _patch_table(models: dict[str, xr.Dataset]) -> Table:
     rows = []
-    names = ("status", "iterations", "residual", "chi2_total", "spread", "colour_error",
-             "condition_number")  # fmt: skip
+    names = ("status", "iterations", "residual", "convergence_first", "convergence_last",
+             "chi2_total", "spread", "colour_error", "condition_number")  # fmt: skip
     for patch, model in models.items():
         table = model[[*names, "used"]].load()
         rows.append(
@@ -179,12 +187,30 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
         "visits",
         "iterations",
         "residual",
+        "convergence, first",
+        "last",
         "chi² per pixel",
         "scatter of displacements (pixel²)",
         "error of a star's colour",
         "condition",
     )
-    return Table("Patches", columns, rows, tuple(range(2, 9)))
+    return _filled(Table("Patches", columns, rows, tuple(range(2, len(columns)))))
+
+
+def _filled(table: Table) -> Table:
+    """Return a table without columns that tell nothing: each solver has figures of its own."""
+    kept = [
+        column
+        for column in range(len(table.columns))
+        if not table.rows or any(row[column] not in ("", NOTHING) for row in table.rows)
+    ]
+    numeric = [new for new, old in enumerate(kept) if old in table.numeric]
+    return Table(
+        table.title,
+        tuple(table.columns[column] for column in kept),
+        [tuple(row[column] for column in kept) for row in table.rows],
+        tuple(numeric),
+    )
 
 
 def _visit_table(models: dict[str, xr.Dataset]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["compact_ids", "duration", "number", "short", "with_error"]
+__all__ = ["NOTHING", "compact_ids", "duration", "number", "short", "with_error"]
 
 NOTHING = "–"
 MINUS = "−"

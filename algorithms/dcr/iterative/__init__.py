@@ -22,7 +22,8 @@ from skyloom.algorithms.dcr.iterative.forward import (
 )
 from skyloom.algorithms.dcr.iterative.iteration import IterativeTile, iterate_tile
 from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
-from skyloom.algorithms.dcr.iterative.solving import select_psf_visits, solve_iterative
+from skyloom.algorithms.dcr.iterative.psf_choice import select_psf_visits
+from skyloom.algorithms.dcr.iterative.solving import solve_iterative
 
 __all__ = [
     "Geometry",

@@ -101,16 +101,20 @@ def _smoothed(image: NDArray[np.floating], sigma: float) -> NDArray[np.float64]:
     return np.asarray(ndimage.gaussian_filter(image.astype(float), sigma, mode="constant"))
 
 
-def noise_cutoff(plane: Images, background: Bools, width: int) -> float:
+def noise_cutoff(
+    plane: Images, background: Bools, width: int, residual: Images | None = None
+) -> float:
     """Return the noise of a plane, from its background, for smoothing of some width.
 
     Parameters
     ----------
     plane : array, (y, x)
     background : array, (y, x)
-        Pixels that are good and show no source. Without any, the scatter of all pixels about
-        their median counts.
+        Pixels that are good and show no source. Without any, the scatter of all residuals, or
+        else of all pixels, about their median counts.
     width : int, pixel
+    residual : array, (y, x), optional
+        What visits lack of the plane.
 
     Examples
     --------
@@ -121,7 +125,8 @@ def noise_cutoff(plane: Images, background: Bools, width: int) -> float:
     values = plane[background & np.isfinite(plane)].astype(float)
     if values.size >= 2:
         return float(values.std() / (2.0 * width))
-    values = plane[np.isfinite(plane)].astype(float)
+    scattered = plane if residual is None else residual
+    values = scattered[np.isfinite(scattered)].astype(float)
     if not values.size:
         return 0.0
     return float(1.4826 * np.median(np.abs(values - np.median(values))) / (2.0 * width))

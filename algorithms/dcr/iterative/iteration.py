@@ -36,6 +36,8 @@ __all__ = ["Iterated", "IterativeTile", "iterate_tile"]
 Images = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 SHRUNK = 5
+LEAST = 2
+"""Pixels of background that tell its noise."""
 
 
 class IterativeTile(NamedTuple):
@@ -53,12 +55,15 @@ class IterativeTile(NamedTuple):
 
 class Iterated(NamedTuple):
     """Planes (subfilter, y, x), amplified; counts of visits (subfilter, y, x); the convergence
-    before and after each iteration, and the status."""
+    before and after each iteration, the gain of each, and the status; whether there is no
+    background to tell the noise from."""
 
     planes: Images
     counts: Images
     convergence: list[float]
+    gains: list[float]
     status: v.DcrStatus
+    crowded: bool
 
 
 def iterate_tile(
@@ -74,31 +79,48 @@ def iterate_tile(
     part = tile.template / np.float32(p.subfilters)
     planes = np.repeat(part[None], p.subfilters, axis=0).astype(np.float32)
     counts, norms = count_and_weight_planes(tile.weights, geometry)
+    metrics, gains = list[float](), list[float]()
+    crowded = int(_inside(tile.background).sum()) < LEAST
+
+    def ended(planes: Images, status: v.DcrStatus) -> Iterated:
+        return Iterated(planes, counts, metrics, gains, status, crowded)
+
     if not norms.any():
-        return Iterated(planes, counts, [], v.DcrStatus.NO_VALID_PIXELS)
+        return ended(planes, v.DcrStatus.NO_VALID_PIXELS)
     if not tile.detected.any():
-        return Iterated(planes, counts, [], v.DcrStatus.NO_SOURCES)
+        return ended(planes, v.DcrStatus.NO_SOURCES)
     metric, residual = _compare(tile, geometry, planes, p)
-    convergence, gains = [metric], list[float]()
+    metrics.append(metric)
+    if np.isnan(metric):  # no visit has a good pixel where something is detected
+        return ended(planes, v.DcrStatus.NO_VALID_PIXELS)
+    if not geometry.split.any():
+        return ended(planes, v.DcrStatus.NO_LEVERAGE)
     best, status = planes, v.DcrStatus.NOT_CONVERGED
-    while len(gains) < p.most:
-        gain = next_gain(convergence, gains, p.gain, p.progressive_gain)
+    while len(gains) < p.most and metric > 0.0:
+        gain = next_gain(metrics, gains, p.gain, p.progressive_gain)
         planes = _step(tile, planes, residual, norms, gain, p)
         metric, residual = _compare(tile, geometry, planes, p)
         gains.append(gain)
-        convergence.append(metric)
+        metrics.append(metric)
         if metric == 0.0:
-            return Iterated(amplified(planes, p.accelerate), counts, convergence,
-                            v.DcrStatus.CONVERGED)  # fmt: skip
-        improvement = (convergence[-2] - metric) / metric
+            break
+        improvement = (metrics[-2] - metric) / metric
         if improvement < 0 and len(gains) >= max(p.least, 1) and p.use_convergence:
-            return Iterated(amplified(best, p.accelerate), counts, convergence,
-                            v.DcrStatus.DIVERGED)  # fmt: skip
+            return ended(amplified(best, p.accelerate), v.DcrStatus.DIVERGED)
         best = planes
         if improvement <= p.convergence_threshold and len(gains) >= p.least and p.use_convergence:
             status = v.DcrStatus.CONVERGED
             break
-    return Iterated(amplified(planes, p.accelerate), counts, convergence, status)
+    return ended(
+        amplified(planes, p.accelerate), v.DcrStatus.CONVERGED if metric == 0.0 else status
+    )
+
+
+def _inside(background: Bools) -> Bools:
+    """Return background that is not at the border, where shifted images end."""
+    inside = background.copy()
+    inside[:SHRUNK] = inside[-SHRUNK:] = inside[:, :SHRUNK] = inside[:, -SHRUNK:] = False
+    return inside
 
 
 def _compare(
@@ -135,9 +157,7 @@ def _step(
             for one, old in zip(new, planes, strict=True)
         ]
     )
-    inside = tile.background.copy()
-    inside[:SHRUNK] = inside[-SHRUNK:] = inside[:, :SHRUNK] = inside[:, -SHRUNK:] = False
-    noise = noise_cutoff(new[0], inside, p.clamp_width)
+    noise = noise_cutoff(new[0], _inside(tile.background), p.clamp_width, norms[0] * residual[0])
     new = clamp_frequency(new, planes, p.clamp_frequency, p.clamp_width, noise)
     new = average_models(new, planes, gain)
     return apply_taper(new, tile.taper, tile.template) if p.use_model_weights else new

@@ -14,6 +14,7 @@ __all__ = ["IterativeParameters"]
 class IterativeParameters(Parameters):
     """How sub-bands are iterated to, `solve_iterative`."""
 
+    solver: Literal["iterative"] = Field("iterative", description="how: by iteration")
     subfilters: int = Field(3, ge=1, le=16, description="number of sub-bands")
     max_iterations: int | None = Field(
         None, ge=1, description="most iterations; 3 times the number of sub-bands if not given"
@@ -49,6 +50,16 @@ class IterativeParameters(Parameters):
     clamp_width: int = Field(2, ge=1, description="radius of the smallest region clamped, pixel")
     order: Literal[1, 3, 5] = Field(3, description="order of the splines that shift images")
     accelerate: float = Field(3.0, gt=0, description="amplification of differences between planes")
+    convergence_planes: tuple[str, ...] = Field(
+        ("DETECTED",),
+        min_length=1,
+        description="mask planes of the coadd whose pixels say whether planes converge",
+    )
+    measure_psf: bool = Field(
+        False,
+        description="measure the PSF on the sum of planes; else, or with too few stars, it is the "
+        "mean of those of the sharper visits",
+    )
     reject_planes: tuple[str, ...] = Field(
         ("NO_DATA", "BAD", "SAT", "COSMIC_RAY", "CLIPPED", "REJECTED"),
         description="mask planes of warps whose pixels do not count",

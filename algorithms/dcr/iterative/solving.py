@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from typing import Any, Final
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
-from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions
-from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
+from skyloom.algorithms.dcr.geometry import check_conditions
+from skyloom.algorithms.dcr.identifiability import warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative.clamps import model_taper
+from skyloom.algorithms.dcr.iterative.finishing import Gathered, Loaded, Setting, finished
 from skyloom.algorithms.dcr.iterative.forward import Geometry, predict_visit, prepared_planes
 from skyloom.algorithms.dcr.iterative.iteration import Iterated, IterativeTile, iterate_tile
 from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
@@ -23,14 +23,14 @@ from skyloom.algorithms.dcr.model import init_model
 from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, good_pixels, jacobian_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts
 from skyloom.algorithms.dcr.tiles import tiles_of
-from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
 from skyloom.algorithms.errors import (
+    NoBackgroundWarning,
     NoSourcesWarning,
     NotConvergedWarning,
     NoValidPixelsWarning,
 )
 
-__all__ = ["select_psf_visits", "solve_iterative"]
+__all__ = ["geometry_of", "predict_iterative", "solve_iterative"]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -64,9 +64,11 @@ def solve_iterative(
     Returns
     -------
     DcrSolution
-        As of `skyloom.algorithms.dcr.solve_dcr`, without the noise covariance: planes have the
-        template's variance in equal parts. Of the diagnostics, ``convergence_first`` and
-        ``convergence_last`` of tiles.
+        As of `skyloom.algorithms.dcr.solve_dcr`, but planes have the template's variance in equal
+        parts, as if they were independent; ``n_image`` counts, for each plane, the visits whose
+        residuals reach a pixel, ``visit_count`` (y, x) those that have it, and ``model_weight``
+        is what of the planes is not the coadd's. Of the diagnostics, ``convergence_first``,
+        ``convergence_last`` and ``gain_last`` of tiles.
 
     Raises
     ------
@@ -77,8 +79,12 @@ def solve_iterative(
 
     Warns
     -----
+    DegenerateGeometryWarning
+        If the visits hardly differ in dispersion.
     NotConvergedWarning
         If tiles reach their last iteration, or diverge.
+    NoBackgroundWarning
+        If tiles have no background to tell the noise from.
     NoSourcesWarning, NoValidPixelsWarning
         If there is nothing to iterate for: the planes are equal parts of the coadd.
     """
@@ -93,21 +99,16 @@ def solve_iterative(
     taper = _taper(template, p)
     reach = math.ceil(float(np.abs(geometry.split).max())) + 1 + SPLINE
     tiles = tiles_of((template.sizes[v.Y], template.sizes[v.X]), p.tile, 2 * reach)
-    planes = np.zeros((p.subfilters, template.sizes[v.Y], template.sizes[v.X]), np.float32)
-    counts = np.zeros_like(planes)
-    found = []
+    found = Gathered(names.size, p.subfilters, taper.shape)
     for tile in tiles:
         place = {v.Y: tile.rows, v.X: tile.columns}
-        data = _load(warps.isel(place), template.isel(place), taper[tile.rows, tile.columns],
-                     reach, table, p)  # fmt: skip
-        one = iterate_tile(data, geometry, p)
-        found.append(one)
-        inside = (slice(None), slice(reach, -reach), slice(reach, -reach))
-        weight = tile.weight()
-        planes[:, tile.rows, tile.columns] += weight * one.planes[inside]
-        counts[:, tile.rows, tile.columns] += weight * one.counts[inside]
-    solution = _finished(model, planes, counts, found, geometry, warps, table, band, matrix, p)
-    _warn(found)
+        loaded = _load(warps.isel(place), template.isel(place), taper[tile.rows, tile.columns],
+                       reach, table, p)  # fmt: skip
+        found.add(loaded, iterate_tile(loaded.tile, geometry, p), tile, geometry, reach)
+    setting = Setting(warps, template, table, band, matrix, geometry, p)
+    solution = finished(setting, model, found, taper)
+    warn_of_degeneracy(solution.diagnostics, p.subfilters)
+    _warn(found.tiles)
     return solution
 
 
@@ -135,47 +136,27 @@ def predict_iterative(
     return seen[reach:-reach, reach:-reach].copy()
 
 
-def select_psf_visits(fwhm: Floats, detector_fwhm: Floats, template_fwhm: float) -> Any:
-    """Return which visits are sharp enough for the PSF of a coadd.
-
-    Parameters
-    ----------
-    fwhm : array, (visit,), pixel
-    detector_fwhm : array, pixel
-        Of all detectors that contribute; their median is one limit.
-    template_fwhm : float, pixel
-        Of the plain coadd, the other limit.
-
-    Returns
-    -------
-    ndarray of bool, (visit,)
-        All False if none is; the PSF is the template's then.
-
-    Examples
-    --------
-    >>> select_psf_visits(np.array([3.0, 4.0, 5.0]), np.array([3.0, 4.0, 5.0]), 4.5).tolist()
-    [True, True, False]
-    """
-    return np.asarray(fwhm) <= min(float(np.median(detector_fwhm)), template_fwhm)
-
-
 def _taper(template: xr.Dataset, p: IterativeParameters) -> Images:
     """Return the taper over the patch, so that it does not depend on tiles."""
+    known = np.isfinite(template["image"].to_numpy())
+    if not p.use_model_weights:
+        return np.asarray(known, np.float32)
     bits = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
     detected = (template[v.MASK].to_numpy() & bits) != 0
-    return model_taper(detected, p.model_weights_width)
+    return np.asarray(model_taper(detected, p.model_weights_width) * known, np.float32)
 
 
 def _load(
     warps: xr.Dataset, template: xr.Dataset, taper: Images, reach: int, table: xr.Dataset,
     p: IterativeParameters,
-) -> IterativeTile:  # fmt: skip
+) -> Loaded:  # fmt: skip
     """Return the arrays of a tile in a buffer of zeros, which nothing reaches beyond."""
     image, variance, good = good_pixels(warps, p.reject_planes)
-    factors = _visit_weights(variance, good, table, p)
+    inverse = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
+    factors = _visit_weights(inverse, good, table, p)
     weights = good * factors[:, None, None].astype(np.float32)
     coadd = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
-    found = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
+    found = v.plane_bits(p.convergence_planes, template[v.MASK].attrs)
     bad = v.plane_bits(("NO_DATA", "BAD"), template[v.MASK].attrs)
     known = template[v.MASK].values
 
@@ -183,7 +164,7 @@ def _load(
         edges = ((0, 0),) * (values.ndim - 2) + ((reach, reach),) * 2
         return np.pad(values, edges)
 
-    return IterativeTile(
+    tile = IterativeTile(
         wide(np.where(good, image, np.float32(0.0))),
         wide(weights),
         wide(coadd.astype(np.float32)),
@@ -191,64 +172,20 @@ def _load(
         wide((known & found) != 0),
         wide((known & (found | bad)) == 0),
     )
+    return Loaded(tile, inverse)
 
 
 def _visit_weights(
-    variance: Images, good: NDArray[np.bool_], table: xr.Dataset, p: IterativeParameters
+    inverse: Images, good: NDArray[np.bool_], table: xr.Dataset, p: IterativeParameters
 ) -> Floats:
     """Return the weight of each visit, 1 in the mean of those with data."""
-    inverse = np.divide(1.0, variance, out=np.zeros(variance.shape), where=good)
     number = good.sum(axis=(1, 2))
-    mean = np.divide(inverse.sum(axis=(1, 2)), number, out=np.zeros(len(number)), where=number > 0)
+    total = inverse.sum(axis=(1, 2), dtype=np.float64)
+    mean = np.divide(total, number, out=np.zeros(len(number)), where=number > 0)
     if p.airmass_weight:
         mean = mean / np.sin(np.deg2rad(table["altitude"].to_numpy()))
     some = mean > 0
     return np.asarray(mean / mean[some].mean() if some.any() else mean)
-
-
-def _finished(
-    model: xr.Dataset, planes: Images, counts: Images, found: list[Iterated], geometry: Geometry,
-    warps: xr.Dataset, table: xr.Dataset, band: Band, matrix: Floats, p: IterativeParameters,
-) -> DcrSolution:  # fmt: skip
-    """Return model and diagnostics."""
-    spreads: PointSpreads = point_spreads(warps, False)
-    names = warps[v.VISIT].to_numpy()
-    vectors = band_vectors(band, table, matrix)
-    able = identifiability(vectors, np.ones(len(names)), spreads.model_fwhm)
-    units = model["model"].attrs
-    visits = {name: (v.VISIT, table[name].to_numpy(), table[name].attrs) for name in FIELDS}
-    values: dict[str, Any] = {
-        "model": ((v.SUBFILTER, v.Y, v.X), planes, units),
-        "n_image": ((v.SUBFILTER, v.Y, v.X), np.rint(counts).astype(np.int16)),
-        "psf": spreads.model_image(),
-        "psf_fwhm": (v.VISIT, spreads.fwhm, {"units": v.PIXEL}),
-        **visits,
-    }
-    done = model.assign(values).assign_coords({v.VISIT: names})
-    done.attrs |= {
-        "band_definition": band.model_dump_json(),
-        "jacobian": json.dumps(matrix.tolist()),
-        "parameters": p.model_dump_json(),
-        "model_fwhm": spreads.model_fwhm,
-        "solver": "iterative",
-    }
-    nothing = float("nan")
-    statuses = np.array([one.status for one in found], np.uint8)
-    diagnostics = xr.Dataset(
-        {
-            "status": ("tile", statuses, v.flag_attributes(v.DcrStatus)),
-            "iterations": ("tile", [max(len(one.convergence) - 1, 0) for one in found]),
-            "convergence_first": ("tile", [(one.convergence or [nothing])[0] for one in found]),
-            "convergence_last": ("tile", [(one.convergence or [nothing])[-1] for one in found]),
-            "dispersion_y": (v.VISIT, vectors[:, 0], {"units": v.PIXEL}),
-            "dispersion_x": (v.VISIT, vectors[:, 1], {"units": v.PIXEL}),
-            "dispersion_trace": able.trace,
-            "dispersion_eigenvalues": ("axis", able.eigenvalues),
-            "moment_sigma": able.moment_sigma,
-        },
-        {v.VISIT: names},
-    )
-    return DcrSolution(done, diagnostics)
 
 
 def _warn(found: list[Iterated]) -> None:
@@ -263,5 +200,13 @@ def _warn(found: list[Iterated]) -> None:
         warnings.warn(
             f"{left} of {len(statuses)} tiles ended before they converged",
             NotConvergedWarning,
+            stacklevel=3,
+        )
+    crowded = sum(one.crowded for one in found)
+    if crowded:
+        warnings.warn(
+            f"{crowded} of {len(found)} tiles have no background: the scatter of residuals is "
+            "taken for their noise",
+            NoBackgroundWarning,
             stacklevel=3,
         )

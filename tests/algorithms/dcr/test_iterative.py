@@ -209,7 +209,7 @@ def test_iterations_bring_the_model_to_the_visits(sky: Sky) -> None:
     assert sky.ratio(free.model, 2) < 0.15
 
 
-@pytest.mark.filterwarnings("ignore::skyloom.algorithms.errors.NotConvergedWarning")
+@pytest.mark.filterwarnings("ignore::skyloom.algorithms.errors.DegenerateGeometryWarning")
 def test_the_sum_of_planes_is_the_coadd_without_dispersion(sky: Sky) -> None:
     rng = np.random.default_rng(4)
     table = sky.table.assign(altitude=sky.table["altitude"] * 0 + 90.0)
