@@ -248,6 +248,7 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
+        revision=2,
         sizes={
             **sizes,
             v.SUBFILTER: planes,
@@ -330,4 +331,5 @@ def _score_step(
         read_bytes=30 * pixels,
         quality=score_quality,
         only=pairs,
+        revision=2,
     )

@@ -190,9 +190,7 @@ def solve_tile(
         found = np.zeros_like(spectrum)
         add_prior(table, prior.stiffness, spectrum, found)
         for visit in range(operator.visits):
-            seen = operator.predict(visit, spectrum)
-            np.multiply(seen[inside[1:]], problem.weights[visit], out=buffer[inside[1:]])
-            operator.add_transposed(visit, buffer, found)
+            operator.add_normal(visit, spectrum, problem.weights[visit], found)
         return operator.planes(found) + held * planes
 
     def precondition(planes: Images) -> Images:

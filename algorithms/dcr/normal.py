@@ -61,9 +61,8 @@ def normal_matrices(operator: FourierOperator, weights: Floats) -> Matrices:
     operator : FourierOperator
     weights : array, (visit,)
     """
-    rows, columns = operator.along_y.shape[1], operator.along_x.shape[1]
     n = operator.subfilters
-    found = np.zeros((rows, columns, n, n), np.complex64)
+    found = np.zeros((*operator.frequencies, n, n), np.complex64)
     for visit in range(operator.visits):
         operator.add_outer(visit, float(weights[visit]), found)
     for s in range(n):

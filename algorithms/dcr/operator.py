@@ -3,12 +3,16 @@
 In Fourier space the visit e of planes m is
 
 .. math:: T_e(k) = Q_e(k) \\sum_s a_{es}(k) m_s(k),\\qquad
-    a_{es}(k) = \\int_s \\phi(l) e^{-i k \\cdot u_e A_e(l)} dl
+    a_{es}(k) = \\int \\phi_s(l) e^{-i k \\cdot u_e A_e(l) - g_e(l) k^2} dl
 
 with the displacement A (arcsec) of light of each wavelength, the direction u of the zenith
-(pixel/arcsec), the photons phi, and the ratio Q of the optical transfer functions of visit and
-model. The transpose is the product with the complex conjugate, exactly. ``a`` depends on k by
-k.u only, so it is read from a table of one dimension.
+(pixel/arcsec), the share phi of each plane in that light, how much wider it is g (pixel2) than the
+sharpest light, and the ratio Q of the optical transfer functions of visit and model. The transpose
+is the product with the complex conjugate, exactly.
+
+The light of one wavelength is a product of functions of ky and of kx. Those of kx are written as
+series of Chebyshev polynomials, so that a row of ``a`` is a short series with the coefficients of
+its ky.
 """
 
 from __future__ import annotations
@@ -18,49 +22,66 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
+from numpy.polynomial.chebyshev import chebvander
 from numpy.typing import NDArray
 from scipy import fft
 
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
-from skyloom.algorithms.dcr.operator_kernels import add_outer, add_unseen, response, see
+from skyloom.algorithms.dcr.operator_kernels import STEP, add_outer, add_unseen, response, see
 from skyloom.algorithms.dcr.shifts import subband_nodes
 
-__all__ = ["FourierOperator", "InBand", "fourier_operator", "slope_matrix", "subband_transfer"]
+__all__ = [
+    "FourierOperator",
+    "InBand",
+    "fourier_operator",
+    "relative_widths",
+    "slope_matrix",
+    "subband_shares",
+]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
 InBand: TypeAlias = Literal["linear", "flat"]
 
-ERROR: Final = 5e-6
-"""Of what is read from tables, where all light is 1."""
+ERROR: Final = 5e-7
+"""Terms of a series are left out below this, where all light is 1."""
+ROWS: Final = 64
+"""Of an image that stay in the cache together."""
+VARIANCE: Final = 1.0 / (8.0 * np.log(2.0))
+"""Of a Gaussian, over the square of its FWHM."""
 
 
 class FourierOperator(NamedTuple):
     """The operators of all visits over one periodic image.
 
-    ``shape`` of the image (y, x); ``table`` (visit, part, subfilter, entry), float32, the real
-    and imaginary parts of what a visit shows of a plane; ``along_y`` (visit, ky) and ``along_x``
-    (visit, kx), whose sum is the entry; ``transfer`` (visit, ky, kx), complex64, or of length 0
-    where all PSFs are that of the model.
+    ``shape`` of the image (y, x); ``coefficients`` (visit, ky, subfilter, part, term), float32, of
+    the series for real and imaginary parts of what a visit shows of a plane; how many ``terms``
+    (visit,) are not 0; the ``basis`` (term, kx) of the series; ``transfer`` (visit, ky, kx),
+    complex64, or of length 0 where all PSFs are that of the model.
     """
 
     shape: tuple[int, int]
-    table: Images
-    along_y: Images
-    along_x: Images
+    coefficients: Images
+    terms: NDArray[np.int64]
+    basis: Images
     transfer: Spectra
 
     @property
     def visits(self) -> int:
         """Return the number of visits."""
-        return len(self.table)
+        return len(self.terms)
 
     @property
     def subfilters(self) -> int:
         """Return the number of sub-bands."""
-        return int(self.table.shape[2])
+        return int(self.coefficients.shape[2])
+
+    @property
+    def frequencies(self) -> tuple[int, int]:
+        """Return the number of frequencies (ky, kx)."""
+        return self.shape[0], int(self.basis.shape[1])
 
     def spectrum(self, planes: Images) -> Spectra:
         """Return the transform of planes (subfilter, y, x)."""
@@ -72,19 +93,38 @@ class FourierOperator(NamedTuple):
 
     def predict(self, visit: int, spectrum: Spectra) -> Images:
         """Return what a visit shows of planes, (y, x), from their transform."""
-        seen = np.empty(spectrum.shape[1:], np.complex64)
+        seen = np.empty(self.frequencies, np.complex64)
         see(spectrum, *self._of(visit), self._transfer(visit), seen)
-        return np.asarray(fft.irfft2(seen, self.shape, overwrite_x=True), np.float32)
+        half = fft.ifft(seen, axis=0, overwrite_x=True)
+        return np.asarray(fft.irfft(half, self.shape[1], overwrite_x=True), np.float32)
 
     def add_transposed(self, visit: int, image: Images, spectrum: Spectra) -> None:
         """Add the transpose of `predict`, applied to an image (y, x), to a transform of planes."""
         seen = np.asarray(fft.rfft2(image), np.complex64)
         add_unseen(seen, *self._of(visit), self._transfer(visit), spectrum)
 
+    def add_normal(self, visit: int, spectrum: Spectra, weights: Images, found: Spectra) -> None:
+        """Add the transpose of `predict`, applied to weights (y, x) times it, to ``found``.
+
+        Beyond the weights, which may be of a smaller image, they are 0.
+        """
+        rows, columns = weights.shape
+        seen = np.empty(self.frequencies, np.complex64)
+        see(spectrum, *self._of(visit), self._transfer(visit), seen)
+        half = fft.ifft(seen, axis=0, overwrite_x=True)
+        for start in range(0, rows, ROWS):
+            at = slice(start, min(start + ROWS, rows))
+            image = fft.irfft(half[at], self.shape[1])
+            image[:, :columns] *= weights[at]
+            image[:, columns:] = 0.0
+            half[at] = fft.rfft(image)
+        half[rows:] = 0.0
+        seen = fft.fft(half, axis=0, overwrite_x=True)
+        add_unseen(seen, *self._of(visit), self._transfer(visit), found)
+
     def response(self, visit: int) -> Spectra:
         """Return what a visit shows of each plane without the PSF, (ky, kx, subfilter)."""
-        rows, columns = self.along_y.shape[1], self.along_x.shape[1]
-        found = np.empty((rows, columns, self.subfilters), np.complex64)
+        found = np.empty((*self.frequencies, self.subfilters), np.complex64)
         response(*self._of(visit), found)
         return found
 
@@ -92,8 +132,8 @@ class FourierOperator(NamedTuple):
         """Add weight conj(a) a^T to lower triangles, (ky, kx, subfilter, subfilter)."""
         add_outer(*self._of(visit), self._transfer(visit), np.float32(weight), matrices)
 
-    def _of(self, visit: int) -> tuple[Images, Images, Images]:
-        return self.table[visit], self.along_y[visit], self.along_x[visit]
+    def _of(self, visit: int) -> tuple[Images, int, Images]:
+        return self.coefficients[visit], int(self.terms[visit]), self.basis
 
     def _transfer(self, visit: int) -> Spectra:
         return self.transfer[visit] if len(self.transfer) else NONE
@@ -111,7 +151,8 @@ def fourier_operator(
     subfilters: int = 3,
     in_band: InBand = "linear",
     transfer: Spectra | None = None,
-    error: float = ERROR,
+    fwhm: Floats | None = None,
+    chromatic_seeing: float = 0.0,
 ) -> FourierOperator:
     """Return the operators of visits over a periodic image.
 
@@ -124,63 +165,118 @@ def fourier_operator(
         Spectrum inside a sub-band: linear, its slope from the neighbouring planes; or flat, which
         inflates colours by 1 / (1 - 1/N^2). A single sub-band is only moved.
     transfer : array, (visit, ky, kx), optional
-        Transfer functions of the visits over that of the model, at the frequencies of ``rfft2``.
-    error : float
-        Largest error of what is read from tables, where all light is 1.
+        Transfer functions of the visits over that of the model, at the frequencies of ``rfft2``;
+        of the sharpest light if widths depend on wavelength.
+    fwhm : array, (visit,), pixel, optional
+        Widths of the PSFs in the sharpest light, needed if they depend on wavelength.
+    chromatic_seeing : float
+        Power of the wavelength that the widths follow. All light is as much wider than the
+        sharpest as a Gaussian would be. A single sub-band cannot tell, and has one width.
     """
-    values, step = subband_transfer(band, conditions, jacobian, subfilters, in_band, error=error)
-    vectors = displacement(conditions, jacobian) * (2.0 * np.pi / step)[:, None]
-    both = np.concatenate([values[:, :0:-1].conj(), values], axis=1).transpose(0, 2, 1)
+    light = _light(band, conditions, jacobian, subfilters, in_band)
+    blur = np.zeros((len(light.moved), light.shares.shape[1]))
+    if chromatic_seeing and subfilters > 1:
+        if fwhm is None:
+            raise ValueError("fwhm is needed where seeing depends on wavelength")
+        wider = relative_widths(band, light.wavelengths, chromatic_seeing) ** 2 - 1.0
+        blur = VARIANCE / 2.0 * np.square(fwhm)[:, None] * wider
+    ky, kx = 2.0 * np.pi * fft.fftfreq(shape[0]), 2.0 * np.pi * fft.rfftfreq(shape[1])
+    series = [_series(*one, light.shares, ky) for one in zip(light.moved, blur, strict=True)]
+    longest = max(found.shape[-1] for found in series)
+    coefficients = np.zeros((len(series), len(ky), subfilters, 2, longest), np.float32)
+    for visit, found in enumerate(series):
+        coefficients[visit, ..., 0, : found.shape[-1]] = found.real
+        coefficients[visit, ..., 1, : found.shape[-1]] = found.imag
     return FourierOperator(
         shape,
-        np.stack([both.real, both.imag], axis=1).astype(np.float32),
-        (vectors[:, :1] * fft.fftfreq(shape[0]) + values.shape[1] - 1).astype(np.float32),
-        (vectors[:, 1:] * fft.rfftfreq(shape[1])).astype(np.float32),
+        coefficients,
+        np.array([found.shape[-1] for found in series]),
+        np.ascontiguousarray(chebvander(2.0 * kx / np.pi - 1.0, longest - 1).T, np.float32),
         np.empty((0, 0, 0), np.complex64) if transfer is None else transfer,
     )
 
 
-def subband_transfer(
-    band: Band,
-    conditions: xr.Dataset,
-    jacobian: Floats,
-    subfilters: int,
-    in_band: InBand,
-    *,
-    error: float = ERROR,
-) -> tuple[NDArray[np.complex128], Floats]:
-    """Return what visits show of each plane at a table of phases per arcsec.
+class Light(NamedTuple):
+    """Light of some wavelengths: the ``shares`` (subfilter, node) of the planes in it, and by how
+    many pixels it is ``moved`` (visit, node, 2; dy, dx)."""
+
+    wavelengths: Floats
+    shares: Floats
+    moved: Floats
+
+
+def _light(
+    band: Band, conditions: xr.Dataset, jacobian: Floats, subfilters: int, in_band: InBand
+) -> Light:
+    wavelengths, shares = subband_shares(band, subfilters, in_band)
+    amplitude = dispersion(band, conditions, wavelengths)
+    if subfilters == 1:  # only moved: a single plane cannot tell how it is smeared
+        amplitude = (amplitude * shares).sum(axis=1, keepdims=True)
+        wavelengths, shares = wavelengths[:1], np.ones((1, 1))
+    vectors = displacement(conditions, jacobian)
+    return Light(wavelengths, shares, amplitude[:, :, None] * vectors[:, None, :])
+
+
+def _series(moved: Floats, blur: Floats, shares: Floats, ky: Floats) -> NDArray[np.complex128]:
+    """Return the coefficients (ky, subfilter, term) of what a visit shows.
+
+    Parameters
+    ----------
+    moved : array, (node, 2)
+    blur : array, (node,)
+    shares : array, (subfilter, node)
+    ky : array
+    """
+    turns = np.pi / 2.0 * float(np.abs(moved[:, 1]).max())
+    width = np.pi * float(np.sqrt(blur.max()))
+    count = 24 + math.ceil(1.5 * turns + 6.0 * width)
+    angles = np.pi * (np.arange(count) + 0.5) / count
+    at = np.pi / 2.0 * (np.cos(angles) + 1.0)
+    along_x = np.exp(-1j * moved[:, 1:] * at - blur[:, None] * at**2)
+    cosines = np.cos(np.arange(count)[:, None] * angles) * (2.0 / count)
+    cosines[0] /= 2.0
+    terms = np.einsum("jm,rm->jr", along_x, cosines)
+    needed = 1 + int(np.flatnonzero(np.abs(terms).max(axis=0) > ERROR)[-1])
+    needed += -needed % STEP
+    along_y = np.exp(-1j * ky[:, None] * moved[:, 0] - ky[:, None] ** 2 * blur)
+    per_plane = np.einsum("sj,jr->jsr", shares, terms[:, :needed])
+    return np.asarray(np.einsum("yj,jsr->ysr", along_y, per_plane))
+
+
+def subband_shares(band: Band, subfilters: int, in_band: InBand) -> tuple[Floats, Floats]:
+    """Return wavelengths of light and what each plane contributes to it.
 
     Returns
     -------
-    values : ndarray, (visit, entry, subfilter)
-    step : ndarray, (visit,), radian/arcsec
-        Between entries, from 0 on; values at negative phases are complex conjugates.
+    wavelengths : ndarray, (node,), nm
+    shares : ndarray, (subfilter, node)
+        Those of a plane add up to 1.
     """
     if in_band not in ("linear", "flat"):
         raise ValueError(f"in_band must be 'linear' or 'flat', got {in_band!r}")
     wavelengths, weights = subband_nodes(band, subfilters)
-    amplitude = dispersion(band, conditions, wavelengths)  # visit, subfilter, node
-    vectors = displacement(conditions, jacobian)
-    largest = np.pi * np.abs(vectors).sum(axis=1)
-    turns = float((largest * np.abs(amplitude).max(axis=(1, 2))).max())
-    entries = 2 + math.ceil(turns / np.sqrt(8.0 * error))  # linear between them
-    step = largest / (entries - 1) + 1e-12
-    if subfilters == 1:  # only moved: a single plane cannot tell how it is smeared
-        amplitude = (amplitude * weights).sum(axis=-1, keepdims=True)
-        wavelengths, weights = wavelengths[:, :1], np.ones((1, 1))
-    turned = (step[:, None] * np.arange(entries + 1))[:, :, None, None] * amplitude[:, None]
-    rotation = np.exp(-1j * turned)
-    values = (rotation * weights).sum(axis=-1)
+    shares = np.eye(subfilters)[:, :, None] * weights
     if in_band == "linear" and subfilters > 1:
         edges = subband_edges(band, subfilters)
-        within = (wavelengths - (edges[1:, None] + edges[:-1, None]) / 2.0) / np.diff(edges)[
-            :, None
-        ]
+        middle = (edges[1:, None] + edges[:-1, None]) / 2.0
+        within = (wavelengths - middle) / np.diff(edges)[:, None]
         # Light is only moved within the sub-band, whatever the throughput.
         within = within - (within * weights).sum(axis=1, keepdims=True)
-        values = values + (rotation * (within * weights)).sum(axis=-1) @ slope_matrix(subfilters)
-    return values, step
+        shares = shares + slope_matrix(subfilters).T[:, :, None] * (within * weights)
+    return wavelengths.ravel(), shares.reshape(subfilters, -1)
+
+
+def relative_widths(band: Band, wavelengths: Floats, chromatic_seeing: float) -> Floats:
+    """Return the widths of PSFs of some wavelengths over that of the sharpest light of a band.
+
+    Examples
+    --------
+    >>> band = Band.from_effective("g", 476.31, 147.0)
+    >>> relative_widths(band, np.array([band.lambda_min, band.lambda_max]), -0.2).round(3).tolist()
+    [1.064, 1.0]
+    """
+    edges = np.array([band.lambda_min, band.lambda_max])
+    return np.asarray(wavelengths**chromatic_seeing / (edges**chromatic_seeing).min())
 
 
 def slope_matrix(subfilters: int) -> Floats:

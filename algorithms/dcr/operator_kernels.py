@@ -1,83 +1,86 @@
 """Products with what visits show of each frequency of each plane, row by row.
 
-What a visit shows depends on a frequency by its phase per arcsec, which along a row is a straight
-line. It is read from a table of (part, subfilter, entry), real and imaginary parts, with linear
-interpolation. Real and imaginary parts, sums and places are in rows of their own so that the loops
-have vectors.
+What a visit shows along a row of frequencies is a short series of polynomials of kx, the same ones
+in all rows; the coefficients (subfilter, part, term), of real and imaginary parts, are those of
+the row. Real and imaginary parts are in rows of their own so that the loops have vectors.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.compiled import compiled
+from skyloom.algorithms.fused import fused
 
-__all__ = ["add_outer", "add_unseen", "response", "see"]
+__all__ = ["STEP", "add_outer", "add_unseen", "response", "see"]
 
 Images = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
-Places = NDArray[np.int64]
+
+STEP: Final = 2
+"""Series have a multiple of this many terms."""
 
 
 @compiled
-def _places(start: np.float32, along: Images, low: Places, part: Images) -> None:
-    """Write the entry below each place of a row and the part of the way to the next."""
-    for ix in range(along.size):
-        place = start + along[ix]
-        whole = np.int32(place)
-        low[ix] = whole
-        part[ix] = place - np.float32(whole)
+def _series(
+    coefficients: Images, iy: int, plane: int, terms: int, basis: Images, real: Images,
+    imag: Images,
+) -> None:  # fmt: skip
+    """Write a row of what a visit shows of a plane: coefficients times the basis, summed."""
+    real[:] = 0.0
+    imag[:] = 0.0
+    whole = terms - terms % 4
+    for r in range(0, whole, 4):
+        a, b = coefficients[iy, plane, 0, r], coefficients[iy, plane, 0, r + 1]
+        c, d = coefficients[iy, plane, 0, r + 2], coefficients[iy, plane, 0, r + 3]
+        e, f = coefficients[iy, plane, 1, r], coefficients[iy, plane, 1, r + 1]
+        g, h = coefficients[iy, plane, 1, r + 2], coefficients[iy, plane, 1, r + 3]
+        for ix in range(real.size):
+            one, two = basis[r, ix], basis[r + 1, ix]
+            three, four = basis[r + 2, ix], basis[r + 3, ix]
+            low = fused(b, two, fused(a, one, real[ix]))
+            real[ix] = fused(d, four, fused(c, three, low))
+            low = fused(f, two, fused(e, one, imag[ix]))
+            imag[ix] = fused(h, four, fused(g, three, low))
+    if terms > whole:
+        a, b = coefficients[iy, plane, 0, whole], coefficients[iy, plane, 0, whole + 1]
+        e, f = coefficients[iy, plane, 1, whole], coefficients[iy, plane, 1, whole + 1]
+        for ix in range(real.size):
+            one, two = basis[whole, ix], basis[whole + 1, ix]
+            real[ix] = fused(b, two, fused(a, one, real[ix]))
+            imag[ix] = fused(f, two, fused(e, one, imag[ix]))
 
 
 @compiled
-def _at(values: Images, low: Places, part: Images, out: Images) -> None:
-    for ix in range(low.size):
-        at = np.uint64(low[ix])
-        one = values[at]
-        out[ix] = one + part[ix] * (values[at + np.uint64(1)] - one)
-
-
-@compiled
-def _respond(table: Images, low: Places, part: Images, real: Images, imag: Images) -> None:
-    """Write the response of all planes along a row, (subfilter, kx)."""
-    for s in range(real.shape[0]):
-        _at(table[0, s], low, part, real[s])
-        _at(table[1, s], low, part, imag[s])
-
-
-@compiled
-def response(table: Images, along_y: Images, along_x: Images, out: Spectra) -> None:
+def response(coefficients: Images, terms: int, basis: Images, out: Spectra) -> None:
     """Write what a visit shows of each frequency of each plane, (ky, kx, subfilter)."""
     rows, columns, planes = out.shape
-    low, part = np.empty(columns, np.int64), np.empty(columns, np.float32)
-    real, imag = np.empty((planes, columns), np.float32), np.empty((planes, columns), np.float32)
+    real, imag = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for iy in range(rows):
-        _places(along_y[iy], along_x, low, part)
-        _respond(table, low, part, real, imag)
         for s in range(planes):
+            _series(coefficients, iy, s, terms, basis, real, imag)
             for ix in range(columns):
-                out[iy, ix, s] = complex(real[s, ix], imag[s, ix])
+                out[iy, ix, s] = complex(real[ix], imag[ix])
 
 
 @compiled
 def see(
-    spectrum: Spectra, table: Images, along_y: Images, along_x: Images,
-    transfer: Spectra, out: Spectra,
+    spectrum: Spectra, coefficients: Images, terms: int, basis: Images, transfer: Spectra,
+    out: Spectra,
 ) -> None:  # fmt: skip
     """Write what a visit shows of the transform of planes, (ky, kx)."""
     planes, rows, columns = spectrum.shape
-    low, part = np.empty(columns, np.int64), np.empty(columns, np.float32)
-    real, imag = np.empty((planes, columns), np.float32), np.empty((planes, columns), np.float32)
-    sum_real, sum_imag = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    real, imag = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for iy in range(rows):
-        _places(along_y[iy], along_x, low, part)
-        _respond(table, low, part, real, imag)
-        sum_real[:] = 0.0
-        sum_imag[:] = 0.0
         for s in range(planes):
-            _add_product(spectrum[s, iy], real[s], imag[s], sum_real, sum_imag)
-        _join(sum_real, sum_imag, out[iy])
+            _series(coefficients, iy, s, terms, basis, real, imag)
+            if s == 0:
+                _product(spectrum[s, iy], real, imag, out[iy])
+            else:
+                _add_product(spectrum[s, iy], real, imag, out[iy])
         if transfer.shape[0] > 0:
             row, ratio = out[iy], transfer[iy]
             for ix in range(columns):
@@ -85,64 +88,65 @@ def see(
 
 
 @compiled
-def _add_product(
-    values: Spectra, real: Images, imag: Images, sum_real: Images, sum_imag: Images
-) -> None:
+def _product(values: Spectra, real: Images, imag: Images, out: Spectra) -> None:
     for ix in range(values.size):
         value = values[ix]
-        sum_real[ix] += real[ix] * value.real - imag[ix] * value.imag
-        sum_imag[ix] += real[ix] * value.imag + imag[ix] * value.real
+        out[ix] = complex(
+            fused(-imag[ix], value.imag, real[ix] * value.real),
+            fused(imag[ix], value.real, real[ix] * value.imag),
+        )
 
 
 @compiled
-def _join(real: Images, imag: Images, out: Spectra) -> None:
-    for ix in range(out.size):
-        out[ix] = complex(real[ix], imag[ix])
+def _add_product(values: Spectra, real: Images, imag: Images, out: Spectra) -> None:
+    for ix in range(values.size):
+        value, before = values[ix], out[ix]
+        out[ix] = complex(
+            fused(-imag[ix], value.imag, fused(real[ix], value.real, before.real)),
+            fused(imag[ix], value.real, fused(real[ix], value.imag, before.imag)),
+        )
 
 
 @compiled
 def add_unseen(
-    seen: Spectra, table: Images, along_y: Images, along_x: Images,
-    transfer: Spectra, out: Spectra,
+    seen: Spectra, coefficients: Images, terms: int, basis: Images, transfer: Spectra,
+    out: Spectra,
 ) -> None:  # fmt: skip
     """Add the transpose of `see`, applied to (ky, kx), to a transform of planes."""
     planes, rows, columns = out.shape
-    low, part = np.empty(columns, np.int64), np.empty(columns, np.float32)
-    real, imag = np.empty((planes, columns), np.float32), np.empty((planes, columns), np.float32)
+    real, imag = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for iy in range(rows):
-        _places(along_y[iy], along_x, low, part)
-        _respond(table, low, part, real, imag)
         row = seen[iy]
         if transfer.shape[0] > 0:
             ratio = transfer[iy]
             for ix in range(columns):
                 row[ix] *= np.conj(ratio[ix])
         for s in range(planes):
-            _add_conjugate(row, real[s], imag[s], out[s, iy])
+            _series(coefficients, iy, s, terms, basis, real, imag)
+            _add_conjugate(row, real, imag, out[s, iy])
 
 
 @compiled
 def _add_conjugate(values: Spectra, real: Images, imag: Images, out: Spectra) -> None:
     for ix in range(values.size):
-        value = values[ix]
-        out[ix] += complex(
-            real[ix] * value.real + imag[ix] * value.imag,
-            real[ix] * value.imag - imag[ix] * value.real,
+        value, before = values[ix], out[ix]
+        out[ix] = complex(
+            fused(imag[ix], value.imag, fused(real[ix], value.real, before.real)),
+            fused(-imag[ix], value.real, fused(real[ix], value.imag, before.imag)),
         )
 
 
 @compiled
 def add_outer(
-    table: Images, along_y: Images, along_x: Images,
-    transfer: Spectra, weight: np.float32, out: Spectra,
+    coefficients: Images, terms: int, basis: Images, transfer: Spectra, weight: np.float32,
+    out: Spectra,
 ) -> None:  # fmt: skip
     """Add weight conj(a) a^T to the lower triangles of matrices (ky, kx, subfilter, subfilter)."""
     rows, columns, planes, _ = out.shape
-    low, part = np.empty(columns, np.int64), np.empty(columns, np.float32)
     real, imag = np.empty((planes, columns), np.float32), np.empty((planes, columns), np.float32)
     for iy in range(rows):
-        _places(along_y[iy], along_x, low, part)
-        _respond(table, low, part, real, imag)
+        for s in range(planes):
+            _series(coefficients, iy, s, terms, basis, real[s], imag[s])
         for ix in range(columns):
             scale = weight
             if transfer.shape[0] > 0:

@@ -24,6 +24,13 @@ class LinearParameters(Parameters):
     match_seeing: bool = Field(
         True, description="whether the PSFs of the visits, where known, are part of the model"
     )
+    chromatic_seeing: float = Field(
+        0.0,
+        ge=-1,
+        le=1,
+        description="power of the wavelength that the FWHM of stars follows: -0.2 in turbulent "
+        "air; 0 if it does not depend on it",
+    )
     curvature: float = Field(
         0.03, ge=0, description="prior on the curvature of spectra over the weight of the data"
     )

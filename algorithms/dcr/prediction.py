@@ -19,13 +19,12 @@ from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outsid
 from skyloom.algorithms.dcr.iterative import IterativeParameters
 from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
-from skyloom.algorithms.dcr.operator import ERROR, FourierOperator, fourier_operator
+from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    GRID_ERROR,
     noise_of_planes,
     noise_of_template,
 )
@@ -120,7 +119,7 @@ def _predict_linear(
         fft.next_fast_len(rows + 2 * wide, real=True),
         fft.next_fast_len(columns + 2 * wide, real=True),
     )
-    operator = _operator(shape, band, conditions, jacobian, p)
+    operator = _operator(shape, band, conditions, jacobian, p, _spread(model, band, p))
     return operator.predict(0, spectrum_of(planes, operator))[:rows, :columns].copy()
 
 
@@ -150,12 +149,23 @@ def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
 
 def _operator(
     shape: tuple[int, int], band: Band, conditions: xr.Dataset, jacobian: Floats,
-    p: LinearParameters, spreads: PointSpreads | None = None, error: float = ERROR,
+    p: LinearParameters, spreads: PointSpreads,
 ) -> FourierOperator:  # fmt: skip
     return fourier_operator(
         shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
-        transfer=None if spreads is None else spreads.ratios(shape), error=error,
+        transfer=spreads.ratios(shape), fwhm=spreads.widths, chromatic_seeing=p.chromatic_seeing,
     )  # fmt: skip
+
+
+def _spreads(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
+    """Return the PSFs of the visits of a model: Gaussians, as only their widths are kept."""
+    own = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
+    return own.in_sharpest_light(band, p.chromatic_seeing, p.subfilters)
+
+
+def _spread(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
+    """Return the PSF of the model as that of a visit."""
+    return PointSpreads(np.array([_spreads(model, band, p).model_fwhm]), None, match=True)
 
 
 def _check_hull(
@@ -179,15 +189,14 @@ def _variance(
     p: LinearParameters,
 ) -> Floats:  # fmt: skip
     """Return the variance of each pixel."""
-    # Only widths of the visits are kept with a model: their transfer is that of Gaussians.
-    spreads = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
-    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads, GRID_ERROR)
+    spreads = _spreads(model, band, p)
+    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
     weights = model["mean_weight"].to_numpy()
     noise = noise_of_planes(
         fitted, weights, spreads.model_transfer(GRID), p, float(model.attrs["adherence"])
     )
     mean = noise_of_template(
-        noise, _operator(GRID, band, conditions, jacobian, p, error=GRID_ERROR)
+        noise, _operator(GRID, band, conditions, jacobian, p, _spread(model, band, p))
     )
     weight = model["weight_sum"].to_numpy()
     found = np.full(weight.shape, np.inf)
@@ -208,7 +217,9 @@ def _psf(
     wide = np.pad(model["psf"].to_numpy(), reach)
     planes = (relative[:, None, None] / relative.sum() * wide).astype(np.float32)
     shape = tuple(fft.next_fast_len(side + reach, real=True) for side in wide.shape)
-    operator = _operator((shape[0], shape[1]), band, conditions, jacobian, p)
+    operator = _operator(
+        (shape[0], shape[1]), band, conditions, jacobian, p, _spread(model, band, p)
+    )
     image = operator.predict(0, spectrum_of(planes, operator))[: wide.shape[0], : wide.shape[1]]
     found = image.astype(float)
     return xr.DataArray(found / found.sum(), dims=(v.PSF_Y, v.PSF_X))

@@ -30,7 +30,7 @@ from skyloom.algorithms.dcr.linear import (
     solve_tile,
     visit_chi2,
 )
-from skyloom.algorithms.dcr.operator import ERROR, FourierOperator, Images, fourier_operator
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
 from skyloom.algorithms.dcr.rejection import reject_pixels
@@ -39,7 +39,6 @@ from skyloom.algorithms.dcr.tiles import Tile, tiles_of
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    GRID_ERROR,
     noise_of_planes,
     plane_covariance,
 )
@@ -204,7 +203,11 @@ class _Setup:
         self.conditions = conditions.sel({v.VISIT: self.names})
         self.visits = len(self.names)
         self.jacobian = jacobian_of(warps.attrs) if jacobian is None else np.asarray(jacobian)
-        self.spreads: PointSpreads = point_spreads(warps, parameters.match_seeing)
+        given = point_spreads(warps, parameters.match_seeing)
+        self.fwhm = given.fwhm
+        self.spreads: PointSpreads = given.in_sharpest_light(
+            band, parameters.chromatic_seeing, parameters.subfilters
+        )
         shifts = dcr_shifts(
             band, self.conditions, self.jacobian, subfilters=parameters.subfilters, mode="split",
             split_threshold=0.0,
@@ -215,12 +218,12 @@ class _Setup:
                 f"margin must be at least {needed} pixels for these shifts, got {parameters.margin}"
             )
         self.reach = needed
-        widest = math.ceil(4.0 * float(self.spreads.fwhm.max()))
+        widest = math.ceil(4.0 * float(self.fwhm.max()))
         self.margin = parameters.margin if parameters.margin is not None else needed + widest
         self.vectors = band_vectors(band, self.conditions, self.jacobian)
         self.adherence = self._adherence()
 
-    def operator(self, shape: tuple[int, int], error: float = ERROR) -> FourierOperator:
+    def operator(self, shape: tuple[int, int]) -> FourierOperator:
         """Return the operators over a periodic image of this shape."""
         return fourier_operator(
             shape,
@@ -230,7 +233,8 @@ class _Setup:
             subfilters=self.p.subfilters,
             in_band=self.p.in_band,
             transfer=self.spreads.ratios(shape),
-            error=error,
+            fwhm=self.spreads.widths,
+            chromatic_seeing=self.p.chromatic_seeing,
         )
 
     def padded(self, rows: int, columns: int) -> tuple[int, int]:
@@ -351,7 +355,7 @@ def _outliers(found: _Found, parameters: LinearParameters) -> NDArray[np.bool_]:
 def _finished(setup: _Setup, found: _Found) -> DcrSolution:
     """Return model and diagnostics with what the geometry makes of the noise."""
     p, spreads = setup.p, setup.spreads
-    operator = setup.operator(GRID, GRID_ERROR)
+    operator = setup.operator(GRID)
     weights = np.where(found.used, found.weights, 0.0)
     noise = noise_of_planes(operator, weights, spreads.model_transfer(GRID), p, setup.adherence)
     covariance = plane_covariance(noise)
@@ -423,7 +427,7 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
         ),
         "psf": setup.spreads.model_image(),
         "mean_weight": (v.VISIT, weights),
-        "psf_fwhm": (v.VISIT, setup.spreads.fwhm, {"units": v.PIXEL}),
+        "psf_fwhm": (v.VISIT, setup.fwhm, {"units": v.PIXEL}),
     }
     values |= {name: setup.conditions[name] for name in FIELDS}
     attrs: Mapping[str, Any] = {

@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.bands import Band
+from skyloom.algorithms.dcr.operator import relative_widths
 from skyloom.algorithms.psf import gaussian_psf, psf_fwhm
 
-__all__ = ["PointSpreads", "gaussian_transfer", "point_spreads", "stamp_transfer"]
+__all__ = [
+    "PointSpreads",
+    "gaussian_transfer",
+    "point_spreads",
+    "scaled_stamps",
+    "stamp_transfer",
+]
 
 Floats = NDArray[np.float64]
 Spectra = NDArray[np.complex64]
@@ -38,6 +46,26 @@ class PointSpreads:
     def model_fwhm(self) -> float:
         """Return the full width at half maximum (pixel) of the model's PSF."""
         return float(self.fwhm[self.sharpest] if self.match else np.mean(self.fwhm))
+
+    @property
+    def widths(self) -> Floats:
+        """Return the full width at half maximum (pixel) that visits have in the model, (visit,)."""
+        return self.fwhm if self.match else np.full(len(self.fwhm), self.model_fwhm)
+
+    def in_sharpest_light(
+        self, band: Band, chromatic_seeing: float, subfilters: int
+    ) -> PointSpreads:
+        """Return these PSFs, of the band's reference wavelength, as in its sharpest light.
+
+        Widths follow a power of the wavelength. In what a model holds all light is as sharp as the
+        sharpest, so that nothing has to be sharpened.
+        """
+        if not chromatic_seeing or subfilters == 1:
+            return self
+        reference = np.array([band.lambda_ref])
+        factor = 1.0 / float(relative_widths(band, reference, chromatic_seeing)[0])
+        images = None if self.images is None else scaled_stamps(self.images, factor)
+        return PointSpreads(self.fwhm * factor, images, self.match)
 
     def model_image(self) -> xr.DataArray:
         """Return the image (psf_y, psf_x) of the model's PSF."""
@@ -108,6 +136,32 @@ def stamp_transfer(image: Floats, shape: tuple[int, int]) -> Spectra:
     whole[:rows, :columns] = image[top : top + rows, left : left + columns]
     centred = np.roll(whole, (-(rows // 2), -(columns // 2)), axis=(0, 1))
     return np.asarray(fft.rfft2(centred), np.complex64)
+
+
+def scaled_stamps(images: Floats, factor: float) -> Floats:
+    """Return images (..., psf_y, psf_x) with all lengths times a factor, the sums as they are.
+
+    Odd sides; between pixels the images are taken as sums of waves.
+
+    Examples
+    --------
+    >>> narrow, wide = gaussian_psf(4.0, size=41).to_numpy(), gaussian_psf(4.2, size=41).to_numpy()
+    >>> bool(np.abs(scaled_stamps(wide, 4.0 / 4.2) - narrow).max() < 1e-6)
+    True
+    """
+    rows, columns = (_scaling(side, factor) for side in images.shape[-2:])
+    found = np.einsum("ay,...yx,bx->...ab", rows, images, columns)
+    total = images.sum(axis=(-2, -1), keepdims=True)
+    return np.asarray(found * (total / found.sum(axis=(-2, -1), keepdims=True)))
+
+
+def _scaling(side: int, factor: float) -> Floats:
+    """Return the matrix (to, from) that scales a row of pixels about its centre."""
+    at = np.arange(side) - (side - 1) / 2.0
+    apart = at[:, None] / factor - at
+    waves = np.arange(1, (side + 1) // 2)
+    angles = 2.0 * np.pi / side * apart[..., None] * waves
+    return np.asarray((1.0 + 2.0 * np.cos(angles).sum(axis=-1)) / side)
 
 
 def _odd(size: int) -> int:

@@ -14,7 +14,6 @@ from skyloom.algorithms.dcr.parameters import LinearParameters
 
 __all__ = [
     "GRID",
-    "GRID_ERROR",
     "Noise",
     "noise_of_planes",
     "noise_of_template",
@@ -25,8 +24,6 @@ Floats = NDArray[np.float64]
 
 GRID: Final = (96, 96)
 """Frequencies at which the noise is computed; it varies slowly over them."""
-GRID_ERROR: Final = 1e-4
-"""Of the operator over them."""
 
 
 class Noise(NamedTuple):
@@ -71,7 +68,7 @@ def noise_of_planes(
     prior = prior_of(transfer, parameters, adherence)
     total = float(weights.sum())
     n = operator.subfilters
-    columns = operator.along_x.shape[1]
+    columns = operator.frequencies[1]
     multiplicity = np.full(columns, 2.0)
     multiplicity[0] = 1.0
     if operator.shape[1] % 2 == 0:
