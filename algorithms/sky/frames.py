@@ -19,6 +19,11 @@ from skyloom.algorithms.background import fill_bad
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.sky import frame_kernels as kernels
 from skyloom.algorithms.sky.focal_plane_background import focal_plane_on_detector
+from skyloom.algorithms.sky.frame_origin import (
+    ORIGIN,
+    check_common_origin,
+    check_distinct_exposures,
+)
 from skyloom.algorithms.sky.frame_parameters import AverageParameters
 
 __all__ = ["average_backgrounds", "sky_frame_residual", "sky_level_status"]
@@ -163,11 +168,13 @@ def average_backgrounds(
         BAD_VARIANCE, and EMPTY with FILLED where nothing was observed, whose variance is NaN;
         ``extra_scatter`` (...): factor by which exposures scatter more than their variances say,
         at least 1; variances are raised by its square. A detector that was never observed is NaN.
+        Detector, filter and camera that the residuals are of, where they say so, are coordinates.
 
     Raises
     ------
     ConfigurationError
-        If there is no exposure, or a background of several layers.
+        If there is no exposure, an exposure twice, or a background of several layers, or if
+        residuals say that they are of several detectors, filters or cameras.
     GeometryError
         If bins or boxes differ; the message names the odd exposure.
 
@@ -235,7 +242,8 @@ def stacked_residuals(residuals: xr.Dataset | Sequence[xr.Dataset]) -> xr.Datase
     Raises
     ------
     ConfigurationError
-        If there are none, or a dimension ``exposure`` is missing, or there are several layers.
+        If there are none, or a dimension ``exposure`` is missing, or there are several layers, an
+        exposure twice, or several detectors (without a dimension of them), filters or cameras.
     GeometryError
         If bins or boxes differ; the message names the odd exposure.
     """
@@ -245,11 +253,20 @@ def stacked_residuals(residuals: xr.Dataset | Sequence[xr.Dataset]) -> xr.Datase
                 f"residuals need a dimension exposure, they have {tuple(residuals.sizes)}"
             )
         _check_layers([residuals])
+        labelled = [name for name in ORIGIN if name in residuals.coords]
+        if any(residuals[name].dims == (v.EXPOSURE,) for name in labelled):
+            number = residuals.sizes[v.EXPOSURE]
+            check_common_origin([residuals[labelled].isel({v.EXPOSURE: i}) for i in range(number)])
+        if v.EXPOSURE in residuals.coords:
+            check_distinct_exposures(residuals[v.EXPOSURE].values.tolist())
         return residuals
     items = list(residuals)
     if not items:
         raise ConfigurationError("residuals is empty: there is nothing to average")
     _check_layers(items)
+    origin = check_common_origin(items)
+    exposures = [item[v.EXPOSURE].item() for item in items if v.EXPOSURE in item.coords]
+    check_distinct_exposures(exposures)
     for index, item in enumerate(items[1:], start=1):
         name = item[v.EXPOSURE].item() if v.EXPOSURE in item.coords else index
         for what, odd, first in (
@@ -261,12 +278,12 @@ def stacked_residuals(residuals: xr.Dataset | Sequence[xr.Dataset]) -> xr.Datase
                     f"exposure {name}: {what} {odd} differ from {first} of the first exposure"
                 )
     wanted = [name for name in ("level", "variance") if all(name in item for item in items)]
-    keep: list[Hashable] = [v.DETECTOR, v.EXPOSURE, *BINS]
+    keep: list[Hashable] = [v.EXPOSURE, *BINS, *(set(ORIGIN) & set(items[0].dims))]
     cut = [
         item[wanted].drop_vars([name for name in item.coords if name not in keep]) for item in items
     ]
     stack = xr.concat(cut, dim=v.EXPOSURE, join="override", combine_attrs="override")
-    return stack.transpose(..., v.EXPOSURE, *BINS)
+    return stack.assign_coords(origin).transpose(..., v.EXPOSURE, *BINS)
 
 
 def _check_layers(items: Sequence[xr.Dataset]) -> None:

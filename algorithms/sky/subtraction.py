@@ -15,6 +15,7 @@ from skyloom.algorithms.background.geometry import box_of_background, box_of_ima
 from skyloom.algorithms.background.interpolation import Style
 from skyloom.algorithms.errors import GeometryError, NoUsableDataError
 from skyloom.algorithms.sky.frame_bins import check_inside
+from skyloom.algorithms.sky.frame_origin import check_origin
 from skyloom.algorithms.sky.layers import Layer, scaled_layer, smooth_layer, subtract_layers
 
 __all__ = ["SkyFrameWarning", "subtract_fit", "subtract_sky_frame"]
@@ -61,6 +62,8 @@ def subtract_sky_frame(
 
     Raises
     ------
+    ConfigurationError
+        If the frame says that it is of another detector, filter or camera than the exposure.
     GeometryError
         If the image is not inside the box of the frame.
     NoUsableDataError
@@ -77,6 +80,7 @@ def subtract_sky_frame(
     """
     image = exposure["image"] if isinstance(exposure, xr.Dataset) else exposure
     before = tuple(Layer(*layer) for layer in layers or ())
+    check_origin(exposure, sky_frame)
     check_inside(box_of_image(image), box_of_background(sky_frame))
     layer = frame_layer(
         sky_frame,
@@ -132,6 +136,15 @@ def subtract_fit(
     (Dataset or DataArray, tuple of Layer)
         The image less the fit, and the layers with those of the fit as the last.
 
+    Raises
+    ------
+    ConfigurationError
+        If the frame says that it is of another detector, filter or camera than the exposure.
+    GeometryError
+        If the image is not inside the box of the frame, or the transform is missing.
+    KeyError
+        If the fit has no step for the detector.
+
     Examples
     --------
     >>> image = xr.DataArray(np.full((1, 2), 7.0, "float32"), dims=("y", "x"))
@@ -148,6 +161,8 @@ def subtract_fit(
     label = detector
     if label is None and v.DETECTOR in image.coords:
         label = image.coords[v.DETECTOR].item()
+    if sky_frame is not None:
+        check_origin(exposure, sky_frame, detector=label)
     made = fit_layers(
         fit,
         units=str(image.attrs.get("units", "")),

@@ -23,6 +23,7 @@ from skyloom.algorithms.errors import (
     NoUsableDataError,
 )
 from skyloom.algorithms.sky.frame_bins import samples_of_bins
+from skyloom.algorithms.sky.frame_origin import check_origin
 from skyloom.algorithms.sky.scale_parameters import SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
 
@@ -78,7 +79,8 @@ def fit_visit_background(
     Raises
     ------
     ConfigurationError
-        If there are no backgrounds.
+        If there are no backgrounds, or a sky frame says that it is of another detector, filter or
+        camera than the background.
     NoUsableDataError
         If no detector has a background, a transform and, if asked for, a sky frame.
 
@@ -110,6 +112,9 @@ def fit_visit_background(
     given: list[Mapping[Any, Any]] = [backgrounds, transforms]
     given += [] if sky_frames is None else [sky_frames]
     detectors = common_detectors(given)
+    if sky_frames is not None:
+        for name in detectors:
+            check_origin(backgrounds[name], sky_frames[name], detector=name, what="background")
     samples = [
         samples_of_bins(
             backgrounds[name],

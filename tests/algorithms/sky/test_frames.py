@@ -326,3 +326,29 @@ def test_misuse_is_named():
     model = exposure_residuals({0: image.assign(variance=0 * image["level"] + 1)}, transforms).model
     with pytest.raises(ValueError, match="scale is needed"):
         sky_frame_residual(image, model.drop_vars("scale"), transforms[0])
+
+
+def test_residuals_of_several_detectors_or_filters_or_of_one_exposure_twice_are_refused():
+    _, levels = noisy((3, 4, 4))
+    parts = [
+        residuals_of(level, lead=()).assign_coords(exposure=k, detector="A", physical_filter="r")
+        for k, level in enumerate(levels)
+    ]
+    frame = average_backgrounds(parts)
+    assert (frame["detector"].item(), frame["physical_filter"].item()) == ("A", "r")
+    whole = xr.concat(parts, dim="exposure")
+    assert average_backgrounds(whole)["detector"].item() == "A"
+    mixed = [parts[0], parts[1].assign_coords(detector="B"), parts[2]]
+    several = whole.assign_coords(detector=("exposure", ["A", "B", "A"]))
+    for residuals in (mixed, several):
+        with pytest.raises(ConfigurationError, match="detectors: 'A', 'B'; residual 1 is of 'B'"):
+            average_backgrounds(residuals)
+    with pytest.raises(ConfigurationError, match="several filters: 'i', 'r'"):
+        average_backgrounds([*parts[:2], parts[2].assign_coords(physical_filter="i")])
+    twice = [parts[0], parts[1], parts[1]]
+    for residuals in (twice, xr.concat(twice, dim="exposure")):
+        with pytest.raises(ConfigurationError, match=r"more than once: 1 \(2 times\)"):
+            average_backgrounds(residuals)
+    # who does not say it is taken for what it is given as
+    silent = [parts[0].drop_vars(["detector", "physical_filter"]), *parts[1:]]
+    assert average_backgrounds(silent)["detector"].item() == "A"
