@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,81 @@ from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.units import squared_units
 
-__all__ = ["check_inside", "frame_in_bins", "samples_of_bins"]
+__all__ = [
+    "FramePlanes",
+    "check_inside",
+    "frame_in_bins",
+    "frame_planes",
+    "samples_of_bins",
+]
 
 Floats = NDArray[np.float64]
+
+NOT_OBSERVED: Final = np.uint8(v.BinFlag.EMPTY | v.BinFlag.FILLED)
+LARGEST_GAP = 0.5  # part of a mean that may come from bins of the frame that were never observed
+
+
+class FramePlanes(NamedTuple):
+    """A sky frame as arrays over its bins.
+
+    ``observed`` tells which bins were measured: others hold what was filled in, which says nothing
+    of any exposure; their ``variance`` is the mean of the others'.
+    """
+
+    level: Floats
+    variance: Floats
+    observed: NDArray[np.bool_]
+
+
+def frame_planes(sky_frame: xr.Dataset) -> FramePlanes:
+    """Return level, variance and what was observed of a sky frame.
+
+    A bin was observed if its level is finite, no flag says EMPTY or FILLED, and it counts an
+    exposure, as far as there are flags and counts. If any bin has a variance, one without was not
+    observed either; if none has, the variance is 0 without the variable and NaN with it.
+
+    Raises
+    ------
+    GeometryError
+        If a variable has other dimensions than bin_y and bin_x.
+
+    Examples
+    --------
+    >>> dims = ("bin_y", "bin_x")
+    >>> frame = xr.Dataset(
+    ...     {
+    ...         "level": (dims, [[-0.01, 0.01, 0.0]]),
+    ...         "variance": (dims, [[1e-6, 1e-6, np.nan]]),
+    ...         "flags": (dims, np.array([[0, 0, 5]], np.uint8)),
+    ...     }
+    ... )
+    >>> planes = frame_planes(frame)
+    >>> planes.observed
+    array([[ True,  True, False]])
+    """
+    level = _plane(sky_frame, "level")
+    observed = np.isfinite(level)
+    if "flags" in sky_frame:
+        observed &= (_plane(sky_frame, "flags").astype(np.uint8) & NOT_OBSERVED) == 0
+    if "exposure_count" in sky_frame:
+        observed &= _plane(sky_frame, "exposure_count") > 0
+    if "variance" not in sky_frame:
+        return FramePlanes(level, np.zeros_like(level), observed)
+    variance = _plane(sky_frame, "variance")
+    known = observed & np.isfinite(variance) & (variance >= 0)
+    if not known.any():
+        return FramePlanes(level, np.full_like(level, np.nan), observed)
+    return FramePlanes(level, np.where(known, variance, variance[known].mean()), known)
+
+
+def _plane(sky_frame: xr.Dataset, name: str) -> Floats:
+    plane = sky_frame[name]
+    if set(plane.dims) != {v.BIN_Y, v.BIN_X}:
+        raise GeometryError(
+            f"{name} of the sky frame must have the dimensions bin_y and bin_x, it has "
+            f"{plane.dims}: choose one detector"
+        )
+    return np.array(plane.transpose(v.BIN_Y, v.BIN_X), np.float64)
 
 
 def check_inside(box: Box, frame: Box) -> None:
@@ -134,6 +206,8 @@ def frame_in_bins(
     Returns
     -------
     (array, array), (bins y, bins x), float64
+        The variance is infinite where a mean leans by more than half on bins of the frame that
+        were never observed; a smaller part of them adds to it what levels differ by.
 
     Examples
     --------
@@ -149,17 +223,13 @@ def frame_in_bins(
     style = STYLES[interpolation]
     box, frame_box = Box(*(int(limit) for limit in box)), box_of_background(sky_frame)
     check_inside(box, frame_box)
-    level = np.asarray(sky_frame["level"].transpose(v.BIN_Y, v.BIN_X), np.float64)
-    variance = np.zeros_like(level)
-    if "variance" in sky_frame:
-        variance = np.array(sky_frame["variance"].transpose(v.BIN_Y, v.BIN_X), np.float64)
-        known = np.isfinite(variance) & (variance >= 0)
-        variance[~known] = variance[known].mean() if known.any() else 0.0
+    level, variance, observed = frame_planes(sky_frame)
+    variance = np.nan_to_num(variance)
     own = [bin_edges(size, n) for size, n in zip(frame_box.shape, level.shape, strict=True)]
     if box == frame_box and np.array_equal(own[0], edges_y) and np.array_equal(own[1], edges_x):
-        return level, variance
+        return level, np.where(observed, variance, np.inf)
     starts = (box.y_start - frame_box.y_start, box.x_start - frame_box.x_start)
-    mean, square = level, variance
+    mean, square, gap = level, variance, (~observed).astype(np.float64)
     for axis, edges in enumerate((edges_y, edges_x)):
         size = frame_box.shape[axis]
         knots = bin_centers(own[axis])
@@ -170,7 +240,16 @@ def frame_in_bins(
         square = np.moveaxis(
             np.einsum("ij,j...->i...", weights, np.moveaxis(square, axis, 0)), 0, axis
         )
-    return mean, square
+        gap = np.moveaxis(_means_along(np.moveaxis(gap, axis, 0), *along), 0, axis)
+    if not observed.all():
+        # what is filled in errs alike over many bins: its part of the mean errs as it does
+        square = square + gap**2 * _spread(level, observed)
+    return mean, np.where(gap > LARGEST_GAP, np.inf, square)
+
+
+def _spread(level: Floats, observed: NDArray[np.bool_]) -> float:
+    """Return the variance of the levels that were observed: the error of one that was not."""
+    return float(level[observed].var()) if observed.any() else 0.0
 
 
 def _means_along(

@@ -3,7 +3,8 @@
 A detector is cut into large cells. The level of a cell is the clipped mean of its unmasked
 pixels; the template beside it is the plain mean of the sky frame over exactly the pixels which
 that statistic used. A statistic of the template over other pixels would measure another part of
-its pattern, and clipping a pattern removes some of it: both bias the scale.
+its pattern, and clipping a pattern removes some of it: both bias the scale. Pixels on bins of the
+sky frame that were never observed are left out: what was filled in there says nothing of the image.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ from skyloom.algorithms.background.geometry import (
 )
 from skyloom.algorithms.background.interpolation import STYLES
 from skyloom.algorithms.clip_correction import clipped_variance_factor
-from skyloom.algorithms.errors import ConfigurationError, GeometryError
+from skyloom.algorithms.errors import ConfigurationError
 from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.pixel_arrays import native
-from skyloom.algorithms.sky.frame_bins import check_inside
+from skyloom.algorithms.sky.frame_bins import (
+    FramePlanes,
+    check_inside,
+    frame_planes,
+)
+from skyloom.algorithms.sky.frame_origin import check_origin
 from skyloom.algorithms.sky.sample_kernels import (
     MOMENTS,
     QUANTITIES,
@@ -45,6 +51,7 @@ __all__ = ["measure_scale"]
 Floats = NDArray[np.float64]
 
 REACH_IN_BINS = 0.5
+LARGEST_GAP_WEIGHT = 0.1  # of bins never observed, in the template at a pixel that is used
 
 
 def measure_scale(
@@ -89,8 +96,9 @@ def measure_scale(
         If the image is not inside the box of the sky frame.
     KeyError
         If the mask does not know a plane.
-    ValueError
-        If fewer than one sample is asked for, or the interpolation is unknown.
+    ConfigurationError
+        If fewer than one sample is asked for, the expected scale is not finite, or the frame says
+        that it is of another detector, filter or camera than the exposure.
 
     Examples
     --------
@@ -107,6 +115,11 @@ def measure_scale(
     array([500., 500., 500., 500.])
     """
     parameters = MeasureScaleParameters() if parameters is None else parameters
+    if expected_scale is not None and not np.isfinite(expected_scale):
+        raise ConfigurationError(
+            f"expected_scale must be finite, got {expected_scale}; leave it out if nothing is known"
+        )
+    check_origin(exposure, sky_frame)
     image = exposure["image"]
     box, frame_box = box_of_image(image), box_of_background(sky_frame)
     check_inside(box, frame_box)
@@ -118,7 +131,9 @@ def measure_scale(
         bits = v.plane_bits(parameters.ignored_planes, exposure[v.MASK].attrs)
         arrays.append(exposure[v.MASK])
         core.append([v.Y, v.X])
-    frame = _frame_arrays(sky_frame)
+    frame = frame_planes(sky_frame)
+    if not frame.observed.any():
+        frame, expected_scale = frame._replace(level=np.full_like(frame.level, np.nan)), None
     lazy = [array if array.chunks is None else array.chunk({v.Y: -1, v.X: -1}) for array in arrays]
     cells = parameters.cells(box.shape)
     if min(cells) < 1:
@@ -127,8 +142,7 @@ def measure_scale(
         _sample_planes,
         *lazy,
         kwargs={
-            "level": frame[0],
-            "variance": frame[1],
+            "frame": frame,
             "bits": bits,
             "box": box,
             "frame_box": frame_box,
@@ -148,32 +162,11 @@ def measure_scale(
     return _dataset(found, exposure, box, transform, parameters)
 
 
-def _frame_arrays(sky_frame: xr.Dataset) -> tuple[Floats, Floats]:
-    """Return level and variance of the bins; unknown variances become the mean of the others."""
-    planes: list[Floats] = []
-    for name in ("level", "variance"):
-        if name not in sky_frame:
-            planes.append(np.zeros_like(planes[0]))
-            continue
-        plane = sky_frame[name]
-        if set(plane.dims) != {v.BIN_Y, v.BIN_X}:
-            raise GeometryError(
-                f"{name} of the sky frame must have the dimensions bin_y and bin_x, it has "
-                f"{plane.dims}: choose one detector"
-            )
-        planes.append(np.array(plane.transpose(v.BIN_Y, v.BIN_X), np.float64))
-    level, variance = planes
-    known = np.isfinite(variance) & (variance >= 0)
-    mean = float(variance[known].mean()) if known.any() else np.nan
-    return level, np.where(known, variance, mean)
-
-
 def _sample_planes(
     image: NDArray[Any],
     mask: NDArray[Any] | None = None,
     *,
-    level: Floats,
-    variance: Floats,
+    frame: FramePlanes,
     bits: int,
     box: Box,
     frame_box: Box,
@@ -183,6 +176,7 @@ def _sample_planes(
     parameters: MeasureScaleParameters,
 ) -> Floats:
     """Return what is known of the cells of each plane, (..., sample, quantity)."""
+    level, variance, observed = frame
     edges_y, edges_x = (
         np.linspace(0, size, n + 1).astype(np.int64)
         for size, n in zip(box.shape, cells, strict=True)
@@ -216,6 +210,18 @@ def _sample_planes(
         knots, _, origin, style, beyond, reach_x = template
         scaled = values * expected_scale
         render_kernels.render_rows(knots, scaled, origin, style, False, beyond, reach_x, expected)
+    blind = None
+    if not compat and observed.any() and not observed.all():
+        blind = ~observed[np.ix_(bins_y, bins_x)]
+        gaps, gap_rows = (~observed).astype(np.float64), np.empty_like(values)
+        render_kernels.values_by_row(
+            y_knots, gaps, rows.astype(np.float64), style, False, pieces.LIMIT, reach[0], gap_rows
+        )
+        leaning = np.empty(box.shape, np.float32)
+        render_kernels.render_rows(
+            x_knots, gap_rows, box.x_start, style, False, pieces.LIMIT, reach[1], leaning
+        )
+        blind |= leaning > LARGEST_GAP_WEIGHT
     less = expected if np.prod(leading) <= 1 or expected is None else np.empty_like(expected)
     for index in np.ndindex(*leading):
         plane, flags, legend, constants = _kernel_arrays(
@@ -224,6 +230,8 @@ def _sample_planes(
         if expected is not None:
             # into memory that is there already, if it holds such numbers
             plane = np.subtract(plane, expected, out=less if plane.dtype == np.float32 else None)
+        if blind is not None:
+            plane = np.where(blind, constants[0], plane)
         clip_cells(
             plane, flags, legend, constants, edges_y, edges_x,
             parameters.clip, parameters.iterations, moments,

@@ -48,7 +48,8 @@ def solve_scales(
     samples : Dataset or iterable of Dataset, (..., sample)
         Of all detectors of one exposure, as `measure_scale` returns them; their order makes no
         difference beyond rounding. With a dimension ``exposure`` each exposure is solved alone.
-        Samples without a finite level, or whose template is not finite, are left out.
+        Samples without a finite level, or whose template is not finite or of infinite variance, are
+        left out.
     level : float, optional
         Sky level, units of the image: what the scale is expected to be near to. It serves only
         where the samples do not determine the scale.
@@ -132,7 +133,8 @@ def _solve_joint(
 ) -> xr.Dataset:
     finite = np.isfinite(arrays.level) & np.isfinite(arrays.x) & np.isfinite(arrays.y)
     if arrays.template is not None:
-        finite &= np.isfinite(arrays.template)
+        # what no exposure of the frame observed has an infinite variance, and no vote
+        finite &= np.isfinite(arrays.template) & ~np.isposinf(arrays.template_variance)
     variance = np.where(np.isfinite(arrays.level_variance), arrays.level_variance, 0.0)
     weighted = parameters.weights == "inverse_variance" and bool(np.any(variance[finite] > 0))
     good = finite & (variance > 0) if weighted else finite

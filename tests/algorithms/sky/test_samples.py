@@ -9,15 +9,18 @@ import pytest
 import xarray as xr
 from scipy.interpolate import CubicSpline
 
+from skyloom.algorithms.background import measure_background
 from skyloom.algorithms.background.geometry import bin_centers, bin_edges
 from skyloom.algorithms.errors import ConfigurationError, GeometryError
 from skyloom.algorithms.focal_plane import detector_transform, to_focal_plane
 from skyloom.algorithms.sky.samples import measure_scale
-from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters
+from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters, SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
+from skyloom.algorithms.sky.subtraction import subtract_fit, subtract_sky_frame
+from skyloom.algorithms.sky.visit_fit import fit_visit_background
 from skyloom.algorithms.statistics import clipped_moments
 from skyloom.algorithms.vocabulary import MASK_PLANES, mask_attributes
-from tests.algorithms.sky.scenes import Mosaic
+from tests.algorithms.sky.scenes import Mosaic, frame_of, low_frequency_pattern
 
 SHAPE, BINS = (130, 97), (9, 7)
 GRID = MeasureScaleParameters(samples=(3, 2))
@@ -310,17 +313,21 @@ def test_masks_and_images_of_other_types_give_the_same_samples():
     assert measure_scale(big, frame).identical(expected)
 
 
-def test_bins_without_a_known_variance_count_as_the_others():
+def test_pixels_on_bins_without_a_known_variance_are_left_out():
     rng = np.random.default_rng(13)
     frame = make_frame(rng)
     exposure = make_exposure(rng, frame)
-    even = frame.assign(variance=0 * frame["variance"] + 2e-8)
-    holes = even.assign(variance=even["variance"].where(rng.random(BINS) < 0.5))
-    np.testing.assert_allclose(
-        measure_scale(exposure, holes)["template_variance"],
-        measure_scale(exposure, even)["template_variance"],
-        rtol=1e-6,
+    column = xr.DataArray(np.arange(BINS[1]) < 5, dims="bin_x")
+    holes = measure_scale(
+        exposure, frame.assign(variance=frame["variance"].where(column)), parameters=GRID
     )
+    edge = int(bin_edges(SHAPE[1], BINS[1])[5])
+    whole = measure_scale(exposure, frame, parameters=GRID)
+    left, right = slice(0, None, 2), slice(1, None, 2)
+    for name in ("level", "template", "template_variance", "count_used"):
+        np.testing.assert_array_equal(holes[name][left], whole[name][left])
+    assert (holes["count"][right] < whole["count"][right]).all()
+    assert (holes["x"][right] < edge).all()
     unknown = measure_scale(exposure, frame.drop_vars("variance"))
     np.testing.assert_array_equal(unknown["template_variance"], 0.0)
 
@@ -358,3 +365,58 @@ def test_misuse_is_named():
         measure_scale(exposure, frame, parameters=MeasureScaleParameters(ignored_planes=("HOT",)))
     with pytest.raises(ConfigurationError, match="at least"):
         measure_scale(exposure, frame, parameters=MeasureScaleParameters(samples=(0, 4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [("detector", "D00", "D01"), ("physical_filter", "r", "z"), ("camera", "one", "two")],
+)
+def test_a_frame_of_another_detector_filter_or_camera_is_refused(name, ours, theirs):
+    pattern = low_frequency_pattern((64, 64), np.random.default_rng(1))
+    image = xr.DataArray(1000 * pattern, dims=("y", "x"), attrs={"units": "electron"})
+    exposure = xr.Dataset({"image": image}).assign_coords({name: ours})
+    frame = frame_of(pattern)
+    identity = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    background = measure_background(exposure, bin_size=(8, 8)).assign_coords({name: ours})
+    fit = solve_scales(measure_scale(exposure, frame), parameters=SolveScaleParameters(order=0))
+    # said as a coordinate or as an attribute
+    for foreign in (frame.assign_coords({name: theirs}), frame.assign_attrs({name: theirs})):
+        calls = (
+            lambda foreign=foreign: measure_scale(exposure, foreign),
+            lambda foreign=foreign: subtract_sky_frame(exposure, foreign, 1.0),
+            lambda foreign=foreign: subtract_sky_frame(
+                exposure["image"].assign_coords({name: ours}), foreign, 1.0
+            ),
+            lambda foreign=foreign: subtract_fit(exposure, fit, sky_frame=foreign),
+            lambda foreign=foreign: fit_visit_background(
+                {"D00": background}, {"D00": identity}, sky_frames={"D00": foreign}
+            ),
+        )
+        for call in calls:
+            with pytest.raises(ConfigurationError, match=f"of {name} '{theirs}', .* of '{ours}'"):
+                call()
+    # what one side does not say is not checked, and what both say alike is right
+    for good in (frame, frame.assign_coords({name: ours})):
+        assert np.isfinite(measure_scale(exposure, good)["level"]).all()
+
+
+def test_frames_that_were_swapped_between_detectors_are_refused_by_the_labels_of_the_visit():
+    pattern = low_frequency_pattern((64, 64), np.random.default_rng(1))
+    image = xr.DataArray(1000 * pattern, dims=("y", "x"), attrs={"units": "electron"})
+    background = measure_background(xr.Dataset({"image": image}), bin_size=(8, 8))
+    names = ("D00", "D01")
+    swapped = {
+        name: frame_of(pattern).assign_coords(detector=other)
+        for name, other in zip(names, names[::-1], strict=True)
+    }
+    transforms = dict.fromkeys(names, np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    with pytest.raises(ConfigurationError, match="detector 'D01', the background of 'D00'"):
+        fit_visit_background(dict.fromkeys(names, background), transforms, sky_frames=swapped)
+
+
+@pytest.mark.parametrize("expected", [np.nan, np.inf])
+def test_an_expected_scale_that_is_not_finite_is_refused(expected):
+    frame = frame_of(low_frequency_pattern((64, 64), np.random.default_rng(1)))
+    exposure = xr.Dataset({"image": (("y", "x"), np.ones((64, 64), np.float32))})
+    with pytest.raises(ConfigurationError, match=f"expected_scale must be finite, got {expected}"):
+        measure_scale(exposure, frame, expected_scale=expected)
