@@ -30,6 +30,14 @@ class Band(Parameters):
     throughput: tuple[tuple[float, float], ...] = Field(
         (), description="pairs of wavelength (nm, ascending) and throughput; flat if there are none"
     )
+    extinction: tuple[tuple[float, float], ...] = Field(
+        (),
+        description="pairs of wavelength (nm, ascending) and extinction by the air, mag per "
+        "airmass; alike at all wavelengths if there are none. Only the linear solution uses it",
+    )
+    extinction_airmass: float = Field(
+        1.0, ge=0, description="airmass whose extinction the throughput has in it already"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -48,6 +56,12 @@ class Band(Parameters):
         if len(table) == 1 or (np.diff(table[:, 0]) <= 0).any() or (table[:, 1] < 0).any():
             raise ValueError(
                 "throughput must be two or more pairs of an ascending wavelength and a number that "
+                "is not negative"
+            )
+        air = np.array(self.extinction, float).reshape(-1, 2)
+        if len(air) == 1 or (np.diff(air[:, 0]) <= 0).any() or (air[:, 1] < 0).any():
+            raise ValueError(
+                "extinction must be two or more pairs of an ascending wavelength and a number that "
                 "is not negative"
             )
         if (

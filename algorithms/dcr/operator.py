@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.extinction import extinction_factors
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 from skyloom.algorithms.dcr.operator_kernels import STEP, add_outer, add_unseen, response, see
-from skyloom.algorithms.dcr.shifts import subband_nodes
+from skyloom.algorithms.dcr.shifts import subband_nodes, subband_photons
 
 __all__ = [
     "FourierOperator",
@@ -174,14 +175,14 @@ def fourier_operator(
         sharpest as a Gaussian would be. A single sub-band cannot tell, and has one width.
     """
     light = _light(band, conditions, jacobian, subfilters, in_band)
-    blur = np.zeros((len(light.moved), light.shares.shape[1]))
+    blur = np.zeros(light.moved.shape[:2])
     if chromatic_seeing and subfilters > 1:
         if fwhm is None:
             raise ValueError("fwhm is needed where seeing depends on wavelength")
         wider = relative_widths(band, light.wavelengths, chromatic_seeing) ** 2 - 1.0
         blur = VARIANCE / 2.0 * np.square(fwhm)[:, None] * wider
     ky, kx = 2.0 * np.pi * fft.fftfreq(shape[0]), 2.0 * np.pi * fft.rfftfreq(shape[1])
-    series = [_series(*one, light.shares, ky) for one in zip(light.moved, blur, strict=True)]
+    series = [_series(*one, ky) for one in zip(light.moved, blur, light.shares, strict=True)]
     longest = max(found.shape[-1] for found in series)
     coefficients = np.zeros((len(series), len(ky), subfilters, 2, longest), np.float32)
     for visit, found in enumerate(series):
@@ -197,8 +198,8 @@ def fourier_operator(
 
 
 class Light(NamedTuple):
-    """Light of some wavelengths: the ``shares`` (subfilter, node) of the planes in it, and by how
-    many pixels it is ``moved`` (visit, node, 2; dy, dx)."""
+    """Light of some wavelengths: the ``shares`` (visit, subfilter, node) of the planes in it, and
+    by how many pixels it is ``moved`` (visit, node, 2; dy, dx)."""
 
     wavelengths: Floats
     shares: Floats
@@ -209,10 +210,14 @@ def _light(
     band: Band, conditions: xr.Dataset, jacobian: Floats, subfilters: int, in_band: InBand
 ) -> Light:
     wavelengths, shares = subband_shares(band, subfilters, in_band)
+    nodes, weights = subband_nodes(band, subfilters)
+    photons = weights * subband_photons(band, subfilters)[:, None]
+    passed = extinction_factors(band, conditions, nodes, photons).reshape(-1, wavelengths.size)
+    shares = shares * passed[:, None, :]
     amplitude = dispersion(band, conditions, wavelengths)
     if subfilters == 1:  # only moved: a single plane cannot tell how it is smeared
-        amplitude = (amplitude * shares).sum(axis=1, keepdims=True)
-        wavelengths, shares = wavelengths[:1], np.ones((1, 1))
+        amplitude = (amplitude * shares[:, 0]).sum(axis=1, keepdims=True)
+        wavelengths, shares = wavelengths[:1], np.ones((len(amplitude), 1, 1))
     vectors = displacement(conditions, jacobian)
     return Light(wavelengths, shares, amplitude[:, :, None] * vectors[:, None, :])
 

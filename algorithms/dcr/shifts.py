@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.extinction import extinction_factors
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 
-__all__ = ["ShiftMode", "dcr_shifts", "join_small_splits", "shift_margin", "subband_nodes"]
+__all__ = [
+    "ShiftMode",
+    "dcr_shifts",
+    "join_small_splits",
+    "shift_margin",
+    "subband_nodes",
+    "subband_photons",
+]
 
 Floats = NDArray[np.float64]
 ShiftMode: TypeAlias = Literal["integrated", "split", "endpoint_mean"]
@@ -73,7 +81,10 @@ def dcr_shifts(
     edges = subband_edges(band, subfilters)
     if mode == "integrated":
         wavelengths, weights = subband_nodes(band, subfilters)
-        amplitude = (dispersion(band, conditions, wavelengths) * weights).sum(axis=-1)
+        photons = weights * subband_photons(band, subfilters)[:, None]
+        seen = weights * extinction_factors(band, conditions, wavelengths, photons)
+        lifted = dispersion(band, conditions, wavelengths)
+        amplitude = (lifted * seen).sum(axis=-1) / seen.sum(axis=-1)
     elif mode in ("split", "endpoint_mean"):
         at_edges = dispersion(band, conditions, edges)
         blue, red = at_edges[:, :-1], at_edges[:, 1:]
@@ -150,3 +161,19 @@ def subband_nodes(band: Band, subfilters: int) -> tuple[Floats, Floats]:
     weights = gauss * band.transmission(wavelengths)
     total = weights.sum(axis=1, keepdims=True)
     return wavelengths, np.where(total > 0, weights / np.where(total > 0, total, 1.0), gauss / 2.0)
+
+
+def subband_photons(band: Band, subfilters: int) -> Floats:
+    """Return the photons of a flat spectrum in each sub-band, over those of all.
+
+    Examples
+    --------
+    >>> subband_photons(Band.from_effective("g", 476.31, 147.0), 3).round(3).tolist()
+    [0.333, 0.333, 0.333]
+    """
+    edges = subband_edges(band, subfilters)
+    points, gauss = np.polynomial.legendre.leggauss(NODES)
+    middle, half = (edges[1:] + edges[:-1]) / 2.0, np.diff(edges) / 2.0
+    passed = band.transmission(middle[:, None] + half[:, None] * points)
+    photons = half * (gauss * passed).sum(axis=1)
+    return np.asarray(photons / photons.sum())
