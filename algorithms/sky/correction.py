@@ -21,6 +21,11 @@ from skyloom.algorithms.background.geometry import bin_edges, box_of_background
 from skyloom.algorithms.background.interpolation import Style
 from skyloom.algorithms.errors import ConfigurationError
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.sky.focal_plane_background import (
+    focal_plane_background,
+    focal_plane_on_detector,
+)
+from skyloom.algorithms.sky.focal_plane_parameters import FocalPlaneParameters
 from skyloom.algorithms.sky.layers import Layer, layer_in_bins, scaled_layer, subtract_layers
 from skyloom.algorithms.sky.quality import sky_quality
 from skyloom.algorithms.sky.scale_parameters import SAMPLE_IGNORED_PLANES, SolveScaleParameters
@@ -47,6 +52,16 @@ class SkyCorrectionParameters(Parameters):
         False, description="multiply images by the ratio of the flats for background and stars"
     )
     use_sky_frame: bool = Field(True, description="fit and subtract the sky frame")
+    undo_smooth: bool = Field(
+        False,
+        description="leave the smooth sky of the fit in the images: it is fitted, so that the sky "
+        "frame is scaled right, and not subtracted",
+    )
+    second: FocalPlaneParameters | None = Field(
+        None,
+        description="cells of a second smooth sky, made of what the fit leaves and subtracted too; "
+        "it takes the light of everything larger than a few cells",
+    )
     bin_size: tuple[int, int] = Field((32, 32), description="size of a bin along y and x, pixel")
     ignored_planes: tuple[str, ...] = Field(
         SAMPLE_IGNORED_PLANES, description="mask planes whose pixels are left out"
@@ -67,12 +82,14 @@ class SkyCorrection(NamedTuple):
 
     ``fit`` as of `fit_visit_background`; ``layers`` of each detector: first the negatives of what
     was subtracted before, then the scaled sky frame and the smooth sky, so that an image less its
-    layers is corrected; ``quality`` along ``stage`` ("before", "after"), see `sky_quality`.
+    layers is corrected; ``quality`` along ``stage`` ("before", "after"), see `sky_quality`;
+    ``second`` the second smooth sky, see `focal_plane_background`, whose layer is the last.
     """
 
     fit: xr.Dataset
     layers: dict[Any, tuple[Layer, ...]]
     quality: xr.Dataset
+    second: xr.Dataset | None = None
 
 
 def sky_correction(
@@ -113,9 +130,10 @@ def sky_correction(
     Raises
     ------
     ConfigurationError
-        If there are no exposures, or sky frames or ratios are missing that were asked for.
+        If there are no exposures, or sky frames or ratios are missing that were asked for, or
+        nothing is left to subtract: neither the sky frame, nor the smooth sky, nor a second one.
     NoUsableDataError
-        If no detector has all inputs.
+        If no detector has all inputs, or no cell of the second smooth sky has enough data.
 
     Examples
     --------
@@ -163,16 +181,45 @@ def sky_correction(
             transform=transforms[name],
             group=group,
             interpolation=parameters.interpolation,
+            smooth=not parameters.undo_smooth,
         )
         before = () if backgrounds is None else backgrounds[name]
         layers[name] = (*(scaled_layer(layer, -1.0) for layer in before), *made)
         residual[name] = _less_in_bins(binned[name], made)
+    second = None
+    if parameters.second is not None:
+        second = focal_plane_background(
+            residual,
+            {name: transforms[name] for name in detectors},
+            parameters=parameters.second,
+            detector_types=detector_types,
+        )
+        for name, layer in _second_layers(second, residual, transforms, detector_types).items():
+            layers[name] = (*layers[name], layer)
+            residual[name] = _less_in_bins(residual[name], [layer])
     stages = [sky_quality(bins, transforms, fit=fit, level=level) for bins in (binned, residual)]
     quality = xr.concat(
         stages, dim=xr.DataArray(["before", "after"], dims="stage", name="stage"),
         combine_attrs="override",
     )  # fmt: skip
-    return SkyCorrection(fit, layers, quality)
+    return SkyCorrection(fit, layers, quality, second)
+
+
+def _second_layers(
+    model: xr.Dataset,
+    residual: Mapping[Any, xr.Dataset],
+    transforms: Mapping[Any, Floats],
+    detector_types: Mapping[Any, str] | None,
+) -> dict[Any, Layer]:
+    """Return the second smooth sky in the bins of each detector."""
+    own = model.sizes.get(v.DETECTOR, 0) > 0
+    steps = model[v.DETECTOR].values.tolist() if own else []
+    made = {}
+    for name, bins in residual.items():
+        group = name if name in steps or detector_types is None else detector_types.get(name)
+        on_detector = focal_plane_on_detector(model, transforms[name], bins, detector=group)
+        made[name] = Layer(on_detector, "natural_spline")
+    return made
 
 
 def check_inputs(
@@ -192,6 +239,10 @@ def check_inputs(
     """
     if not exposures:
         raise ConfigurationError("exposures is empty: there is no sky to correct")
+    if parameters.undo_smooth and not parameters.use_sky_frame and parameters.second is None:
+        raise ConfigurationError(
+            "undo_smooth is set with neither use_sky_frame nor second: nothing would be subtracted"
+        )
     given: list[Mapping[Any, Any]] = [exposures, transforms]
     if parameters.use_sky_frame:
         if sky_frames is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background.geometry import box_of_background, box_of_image
 from skyloom.algorithms.background.interpolation import Style
-from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.errors import ConfigurationError, GeometryError, NoUsableDataError
 from skyloom.algorithms.sky.frame_bins import check_inside
 from skyloom.algorithms.sky.frame_origin import check_origin
 from skyloom.algorithms.sky.layers import Layer, scaled_layer, smooth_layer, subtract_layers
@@ -110,6 +110,7 @@ def subtract_fit(
     detector_types: Mapping[Any, str] | None = None,
     layers: Sequence[Layer | tuple[xr.Dataset, str]] | None = None,
     interpolation: Style = "natural_spline",
+    smooth: bool = True,
 ) -> tuple[Any, Layers]:
     """Subtract a fit: its sky frame times the scale, its smooth part, and the detector's step.
 
@@ -130,6 +131,8 @@ def subtract_fit(
         Needed if the fit has steps between types.
     layers, interpolation
         As in `subtract_sky_frame`.
+    smooth : bool
+        Whether the smooth part and the step are subtracted too, or the sky frame alone.
 
     Returns
     -------
@@ -139,7 +142,8 @@ def subtract_fit(
     Raises
     ------
     ConfigurationError
-        If the frame says that it is of another detector, filter or camera than the exposure.
+        If the frame says that it is of another detector, filter or camera than the exposure, or
+        neither a frame nor the smooth part is to be subtracted.
     GeometryError
         If the image is not inside the box of the frame, or the transform is missing.
     KeyError
@@ -163,6 +167,8 @@ def subtract_fit(
         label = image.coords[v.DETECTOR].item()
     if sky_frame is not None:
         check_origin(exposure, sky_frame, detector=label)
+    elif not smooth:
+        raise ConfigurationError("smooth is False and there is no sky_frame: nothing to subtract")
     made = fit_layers(
         fit,
         units=str(image.attrs.get("units", "")),
@@ -170,6 +176,7 @@ def subtract_fit(
         transform=transform,
         group=group_of(fit, label, detector_types),
         interpolation=interpolation,
+        smooth=smooth,
     )
     if sky_frame is not None:
         check_inside(box_of_image(image), box_of_background(sky_frame))
@@ -213,14 +220,17 @@ def fit_layers(
     transform: NDArray[np.float64] | None,
     group: Any,
     interpolation: Style,
+    smooth: bool = True,
 ) -> Layers:
-    """Return the layers of a fit on one detector: the sky frame, then the smooth part."""
+    """Return the layers of a fit on one detector: the sky frame, then the smooth part if wanted."""
     made: list[Layer] = []
     if sky_frame is not None:
         layer = frame_layer(
             sky_frame, float(fit["scale"]), units=units, interpolation=interpolation
         )
         made += [] if layer is None else [layer]
+    if not smooth:
+        return tuple(made)
     if transform is None:
         if fit.attrs.get("focal_box_units", v.PIXEL) != v.PIXEL:
             raise GeometryError("the fit is in the focal plane: give the detector's transform")

@@ -21,6 +21,7 @@ from skyloom.algorithms.sky.correction import (
     corrected_exposure,
     sky_correction,
 )
+from skyloom.algorithms.sky.focal_plane_parameters import FocalPlaneParameters
 from skyloom.algorithms.sky.frame_bins import frame_in_bins, samples_of_bins
 from skyloom.algorithms.sky.mosaic import focal_plane_mosaic
 from skyloom.algorithms.sky.quality import boundary_steps, sky_quality
@@ -113,6 +114,82 @@ def test_the_step_scene_of_the_survey_pipeline():
     means = [float(one["image"].mean(dtype=np.float64)) for one in less.values()]
     assert abs(np.mean(means)) < 0.01
     np.testing.assert_allclose(less[0]["variance"], 650.0 * 1.21, rtol=1e-6)
+
+
+def test_the_smooth_sky_stays_in_the_images_if_it_is_undone():
+    scene = StepScene(4)
+    exposures = scene.exposures()
+    inputs = {"sky_frames": scene.frames(), "backgrounds": scene.backgrounds()}
+    parameters = SkyCorrectionParameters(bin_size=(8, 8))
+    plain = sky_correction(exposures, scene.transforms, **inputs, parameters=parameters)
+    undone = sky_correction(
+        exposures, scene.transforms, **inputs,
+        parameters=parameters.model_copy(update={"undo_smooth": True}),
+    )  # fmt: skip
+    # the fit is the joint one all the same
+    xr.testing.assert_identical(undone.fit, plain.fit)
+    assert undone.second is None
+    before, after = [], []
+    for name, exposure in exposures.items():
+        assert len(undone.layers[name]) == 2
+        for ours, theirs in zip(undone.layers[name], plain.layers[name], strict=False):
+            xr.testing.assert_identical(ours.background, theirs.background)
+        before.append(float(exposure["image"].mean(dtype=np.float64)))
+        less = corrected_exposure(exposure, undone.layers[name])
+        after.append(float(less["image"].mean(dtype=np.float64)))
+    assert abs(np.mean(after) - np.mean(before) - scene.removed) <= 0.01
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_second_smooth_sky_is_made_of_what_the_fit_leaves(undo):
+    scene = StepScene(4)
+    exposures = scene.exposures()
+    # of 64 pixels of the small scene, as 256 of the full one
+    second = FocalPlaneParameters(cell_size=(256 * 0.015,) * 2, minimum_fraction=0.3, smoothing=1.0)
+    parameters = SkyCorrectionParameters(bin_size=(8, 8), undo_smooth=undo, second=second)
+    correction = sky_correction(
+        exposures, scene.transforms, sky_frames=scene.frames(), backgrounds=scene.backgrounds(),
+        parameters=parameters,
+    )  # fmt: skip
+    assert abs(float(correction.fit["scale"]) - 5.0) < 0.12
+    means = []
+    for name, exposure in exposures.items():
+        assert len(correction.layers[name]) == (3 if undo else 4)
+        less = corrected_exposure(exposure, correction.layers[name])
+        means.append(float(less["image"].mean(dtype=np.float64)))
+    assert abs(np.mean(means)) <= 0.01
+    level = float(correction.second["scale"])
+    assert abs(level - (3000.0 if undo else 0.0)) < 10.0
+
+
+def test_a_second_smooth_sky_takes_what_is_too_fine_for_the_first(mosaic, visit):
+    exposures, frames = visit
+    wave = 20.0 * np.sin(np.arange(160) / 160 * 4 * np.pi)
+    waved = {
+        name: exposure.assign(
+            image=(exposure["image"] + np.float32(wave)).assign_attrs(exposure["image"].attrs)
+        )
+        for name, exposure in exposures.items()
+    }
+    cells = FocalPlaneParameters(cell_size=(0.3, 0.3))
+    rms = {}
+    for second in (None, cells):
+        parameters = SkyCorrectionParameters(
+            bin_size=(10, 10), fit=SolveScaleParameters(order=1), second=second
+        )
+        correction = sky_correction(
+            waved, mosaic.transforms, sky_frames=frames, parameters=parameters
+        )
+        rms[second] = float(correction.quality["large_scale_rms"].sel(stage="after"))
+    assert rms[cells] < 0.3 * rms[None]
+    typed = SkyCorrectionParameters(
+        bin_size=(10, 10), second=cells.model_copy(update={"steps": "type"})
+    )
+    types = {name: "red" if index % 2 else "blue" for index, name in enumerate(exposures)}
+    correction = sky_correction(
+        exposures, mosaic.transforms, sky_frames=frames, detector_types=types, parameters=typed
+    )
+    assert {len(layers) for layers in correction.layers.values()} == {3}
 
 
 def test_a_constant_in_the_image_goes_to_the_constant_alone(mosaic, visit, corrected):
@@ -240,6 +317,9 @@ def test_misuse_of_the_correction_is_named(mosaic, visit):
         sky_correction(
             exposures, mosaic.transforms, sky_frames=frames, ratios={"D00": 1.0}, parameters=ratio
         )
+    nothing = SkyCorrectionParameters(undo_smooth=True, use_sky_frame=False)
+    with pytest.raises(ConfigurationError, match="neither use_sky_frame nor second"):
+        sky_correction(exposures, mosaic.transforms, parameters=nothing)
     with pytest.raises(NoUsableDataError, match="no detector has all inputs"):
         sky_correction(exposures, {"other": IDENTITY}, sky_frames=frames)
     with pytest.raises(ConfigurationError, match="backgrounds is empty"):

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from skyloom.algorithms.background import render_background
-from skyloom.algorithms.errors import GeometryError, NoUsableDataError
+from skyloom.algorithms.errors import ConfigurationError, GeometryError, NoUsableDataError
 from skyloom.algorithms.focal_plane import detector_transform, to_focal_plane
 from skyloom.algorithms.sky.layers import Layer, render_layer, smooth_layer, subtract_layers
 from skyloom.algorithms.sky.samples import measure_scale
@@ -192,6 +192,22 @@ def test_a_fit_is_taken_off_with_its_smooth_part_and_step(exposure):
         subtract_fit(exact["D00"], fit, sky_frame=frames["D00"])
     with pytest.raises(KeyError, match="no step"):
         subtract_fit(exact["D00"], fit, transform=mosaic.transforms["D00"], detector="D77")
+
+
+def test_the_smooth_part_of_a_fit_may_stay(exposure, frame):
+    transform = detector_transform(SHAPE, pixel_size=0.01, offset=(1.0, -0.5))
+    fit = polynomial_fit(2).assign(scale=40.0)
+    alone, layers = subtract_fit(exposure, fit, sky_frame=frame, transform=transform, smooth=False)
+    expected, _ = subtract_sky_frame(exposure, frame, 40.0)
+    xr.testing.assert_identical(alone, expected)
+    assert len(layers) == 1
+    # neither transform nor step are needed then
+    stepped = fit.drop_vars(["step", "group"]).assign(step=("group", [1.0]))
+    stepped = stepped.assign_coords(group=["other"])
+    again, _ = subtract_fit(exposure, stepped, sky_frame=frame, smooth=False)
+    xr.testing.assert_identical(again, expected)
+    with pytest.raises(ConfigurationError, match="nothing to subtract"):
+        subtract_fit(exposure, fit, transform=transform, smooth=False)
 
 
 def test_an_exact_sky_leaves_a_residual_of_rounding():
