@@ -122,6 +122,8 @@ def taper_weights(
     if problem.detected.any():
         far = 1.0 - model_weight(problem.detected, fwhm)
         rows, columns = far.shape
+        # Where nothing is known, not even of the coadd, there is nothing to hold planes to.
+        far[(problem.coadd == 0) & ~(problem.weights > 0).any(axis=0)] = 0.0
         held[:rows, :columns] = total * (parameters.taper * far + parameters.taper_floor)
     return held
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,9 @@ from skyloom.algorithms import vocabulary as v
 __all__ = ["ShiftOrder", "shift_image"]
 
 ShiftOrder: TypeAlias = Literal["fourier", 1, 3, 5]
+
+EDGE: Final = 16
+"""Pixels that the coefficients of high splines need beyond the twelve that scipy gives them."""
 
 
 def shift_image(
@@ -66,9 +69,10 @@ def shift_image(
         if not spline:
             return _by_phases(finite, shift)
         whole = (0.0,) * (finite.ndim - 2) + tuple(shift)
-        return np.asarray(
-            ndimage.shift(finite, whole, None, spline, mode="grid-constant", prefilter=spline > 1)
-        )
+        edge = EDGE if spline > 3 else 0
+        wide = np.pad(finite, [(0, 0)] * (finite.ndim - 2) + [(edge, edge)] * 2)
+        found = ndimage.shift(wide, whole, None, spline, mode="grid-constant", prefilter=spline > 1)
+        return np.asarray(found[..., edge : wide.shape[-2] - edge, edge : wide.shape[-1] - edge])
 
     dtype = np.float32 if image.dtype == np.float32 else np.float64
     result: xr.DataArray = xr.apply_ufunc(

@@ -409,9 +409,9 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
     pixels, planes = (v.Y, v.X), (v.SUBFILTER, v.Y, v.X)
-    variance = np.where(
-        found.n_image > 0, np.diag(covariance)[:, None, None] * local, np.inf
-    ).astype(np.float32)
+    variance = np.full(found.planes.shape, np.inf, np.float32)
+    noise = np.diag(covariance)[:, None, None]
+    np.multiply(noise, local, out=variance, where=found.n_image > 0, casting="same_kind")
     values: dict[str, Any] = {
         "model": (planes, np.where(unknown, np.float32(0.0), found.planes), {"units": units}),
         "variance": (planes, variance, {"units": f"{units}2" if units else ""}),
@@ -447,9 +447,11 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
 def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
     """Say what a user should know of a solution."""
     p = setup.p
-    warn_of_degeneracy(diagnostics, p.subfilters)
     status = diagnostics["status"].to_numpy()
-    if (status == v.DcrStatus.NO_VALID_PIXELS).all():
+    nothing = bool((status == v.DcrStatus.NO_VALID_PIXELS).all())
+    if not nothing:
+        warn_of_degeneracy(diagnostics, p.subfilters)
+    if nothing:
         warnings.warn("no visit has a valid pixel", NoValidPixelsWarning, stacklevel=3)
     elif (status == v.DcrStatus.NO_SOURCES).all():
         warnings.warn("nothing is detected on the coadd", NoSourcesWarning, stacklevel=3)

@@ -64,6 +64,7 @@ def test_humid_and_usual_air_at_thirty_degrees() -> None:
     usual = refraction(wavelengths, 30.0, default_weather(PLACE["height"]), **PLACE)
     expected = [76.191, 74.834, 74.073, 73.542, 73.430, 73.374]
     np.testing.assert_allclose(usual, expected, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(usual[[0, -1]], [76.734, 73.901], rtol=0.01)
 
 
 def test_dry_air_at_sea_level_has_the_index_of_owens() -> None:
@@ -72,7 +73,9 @@ def test_dry_air_at_sea_level_has_the_index_of_owens() -> None:
 
 
 def test_published_differential_refraction_of_filippenko() -> None:
-    published = {300: 2.37, 350: 1.34, 400: 0.71, 450: 0.29, 550: -0.21, 600: -0.37, 700: -0.60}
+    published = {
+        300: 2.37, 350: 1.34, 400: 0.71, 450: 0.29, 550: -0.21, 600: -0.37, 700: -0.60, 1000: -0.91,
+    }  # fmt: skip
     air = Weather(7.0, 600 * 133.322, 0.0)
     altitude = 90.0 - np.rad2deg(np.arccos(1 / 1.5))
     wavelengths = np.array(list(published), float)
@@ -91,10 +94,34 @@ def test_total_and_differential_refraction_agree_with_erfa(altitude: float) -> N
         return float(np.rad2deg(a * np.tan(zenith) + b * np.tan(zenith) ** 3) * 3600)
 
     assert refraction(500.0, altitude, AIR, **PLACE) == pytest.approx(theirs(500.0), rel=5e-4)
-    limits = {350.0: 0.013, 400.0: 0.008, 450.0: 0.005, 600.0: 0.005, 1000.0: 0.005}
+    limits = dict.fromkeys((450.0, 550.0, 600.0, 700.0, 900.0, 1000.0), 0.005)
+    limits |= {350.0: 0.013, 400.0: 0.008}
     for wavelength, limit in limits.items():
         found = differential_refraction(wavelength, 500.0, altitude, AIR, **PLACE)
         assert found == pytest.approx(theirs(wavelength) - theirs(500.0), rel=limit)
+
+
+@pytest.mark.parametrize(
+    ("altitude", "limit", "theirs"),
+    [
+        (80, 0.005, (7.2549, 7.44181, 7.35403, 7.29572, 7.22515, 7.20277, 7.17189, 7.13857,
+                     7.12897)),
+        (60, 0.005, (23.75483, 24.36685, 24.07941, 23.8885, 23.65741, 23.58415, 23.48304,
+                     23.37394, 23.34249)),
+        (45, 0.005, (41.14457, 42.20462, 41.70676, 41.37609, 40.97584, 40.84894, 40.67383,
+                     40.48486, 40.43038)),
+        (30, 0.008, (71.26448, 73.10055, 72.23823, 71.66549, 70.97224, 70.75244, 70.44913,
+                     70.12183, 70.02747)),
+        (20, 0.013, (113.04377, 115.95624, 114.58838, 113.67987, 112.5802, 112.23154, 111.75042,
+                     111.23123, 111.08155)),
+    ],
+)  # fmt: skip
+def test_differential_refraction_agrees_with_galsim(
+    altitude: float, limit: float, theirs: tuple[float, ...]
+) -> None:
+    """`galsim.dcr.get_refraction` of GalSim 2.8.5 at 500 nm and the wavelengths of the table."""
+    found = differential_refraction(WAVELENGTHS, 500.0, altitude, AIR, **PLACE)
+    np.testing.assert_allclose(found, np.array(theirs[1:]) - theirs[0], rtol=limit)
 
 
 def test_weather_that_was_not_recorded_is_the_usual_one_of_its_height() -> None:
@@ -163,6 +190,19 @@ def test_the_parallactic_angle_is_the_position_angle_of_the_zenith() -> None:
     assert parallactic_angle(0.0, -60.0, PLACE["latitude"]) == 0.0
     assert abs(parallactic_angle(0.0, 10.0, -30.0)) == pytest.approx(180.0)
     assert parallactic_angle(0.0, -30.0, -30.0) == 0.0
+
+
+def test_the_parallactic_angle_of_a_place_above_the_horizon_is_the_stated_one() -> None:
+    azimuth, altitude, latitude = np.deg2rad([130.0, 70.0, -30.2446])
+    sine = np.sin(latitude) * np.sin(altitude)
+    declination = np.arcsin(sine + np.cos(latitude) * np.cos(altitude) * np.cos(azimuth))
+    hour = np.arctan2(
+        -np.sin(azimuth) * np.cos(altitude),
+        np.sin(altitude) * np.cos(latitude) - np.cos(altitude) * np.cos(azimuth) * np.sin(latitude),
+    )
+    found = parallactic_angle(np.rad2deg(hour), np.rad2deg(declination), -30.2446)
+    assert found == pytest.approx(-62.155, abs=0.02)
+    assert np.deg2rad(found) == pytest.approx(-1.0848033, abs=np.deg2rad(0.02))
 
 
 def test_one_arcsec_towards_the_zenith_in_pixels() -> None:

@@ -160,4 +160,7 @@ def _step(
     noise = noise_cutoff(new[0], _inside(tile.background), p.clamp_width, norms[0] * residual[0])
     new = clamp_frequency(new, planes, p.clamp_frequency, p.clamp_width, noise)
     new = average_models(new, planes, gain)
-    return apply_taper(new, tile.taper, tile.template) if p.use_model_weights else new
+    if p.use_model_weights:
+        new = apply_taper(new, tile.taper, tile.template)
+    # Clamps must not change what no data speak of.
+    return np.where(norms > 0, new, planes)

@@ -117,7 +117,8 @@ def geometry_of(band: Band, table: xr.Dataset, matrix: Floats, p: IterativeParam
     mean = dcr_shifts(band, table, matrix, subfilters=p.subfilters, mode="endpoint_mean")
     split = dcr_shifts(
         band, table, matrix, subfilters=p.subfilters, mode="split",
-        split_threshold=p.split_threshold if p.split_subfilters else np.inf,
+        # A single plane is only moved: it cannot tell how it is smeared.
+        split_threshold=p.split_threshold if p.split_subfilters and p.subfilters > 1 else np.inf,
     )  # fmt: skip
     pairs = [np.stack([each["shift_y"], each["shift_x"]], axis=-1) for each in (split, mean)]
     return Geometry(pairs[0], pairs[1], p.order)

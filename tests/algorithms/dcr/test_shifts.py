@@ -7,7 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units
+from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+from astropy.time import Time
+from astropy.utils import iers
+from astropy.wcs import WCS
 
+from skyloom.algorithms.conditions import observing_conditions
 from skyloom.algorithms.dcr import (
     Band,
     dcr_shifts,
@@ -22,6 +28,7 @@ from skyloom.algorithms.dcr import (
 )
 from skyloom.algorithms.refraction import parallactic_angle
 from skyloom.algorithms.tangent_plane import TangentPlane
+from skyloom.algorithms.visit_conditions import visit_conditions
 
 G = Band.from_effective("g", 476.31, 147.0)
 NORTH_UP = np.diag([-0.2, 0.2])
@@ -101,6 +108,33 @@ def test_a_shift_is_the_way_on_the_sky_that_light_is_lifted() -> None:
         assert (float(y) - 1050, float(x) - 2050) == pytest.approx((dy, dx), abs=1e-3)
 
 
+@pytest.mark.parametrize("turn", [0.0, 33.0, 180.0])
+def test_a_shift_is_that_of_a_place_raised_in_the_frame_of_the_horizon(turn: float) -> None:
+    """Altitude plus refraction, back to the sky and to pixels: by astropy alone."""
+    ra, dec, time = 209.0, -20.25, 60025.36
+    site = {"longitude": -70.7494, "latitude": -30.244639, "height": 2663.0}
+    air = {"temperature": 8.0, "pressure": 73892.0, "humidity": 30.0}
+    record = observing_conditions(time, ra, dec, **site, **air)
+    projection = WCS(naxis=2)
+    projection.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    projection.wcs.crval, projection.wcs.crpix = [ra, dec], [51.0, 51.0]
+    angle = np.deg2rad(turn)
+    matrix = 0.2 * np.array([[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    projection.wcs.cd = matrix / 3600
+    table = visit_conditions({1: record}, (ra, dec))
+    found = dcr_shifts(G, table, matrix, mode="endpoint_mean")
+    place = EarthLocation.from_geodetic(site["longitude"], site["latitude"], site["height"])
+    with iers.conf.set_temp("auto_download", False):
+        frame = AltAz(obstime=Time(time, format="mjd", scale="tai"), location=place)
+        here = SkyCoord(ra, dec, unit="deg").transform_to(frame)
+        raised = found["amplitude"].values[0] * units.arcsec
+        moved = SkyCoord(here.az, here.alt + raised, frame=frame).icrs
+    x, y = projection.world_to_pixel(moved)
+    np.testing.assert_allclose(y - 50.0, found["shift_y"][0], atol=0.01)
+    np.testing.assert_allclose(x - 50.0, found["shift_x"][0], atol=0.01)
+    assert np.abs(found["shift_y"]).max() > 0.05
+
+
 def test_splits_that_hardly_differ_are_joined_axis_by_axis() -> None:
     pair = np.array([[0.10, 0.0], [0.06, 0.0]])
     assert join_small_splits(pair, 0.1) == pytest.approx(np.array([[0.08, 0.0]] * 2), abs=1e-15)
@@ -127,9 +161,15 @@ def test_whole_shifts_move_a_pixel_exactly(order: object) -> None:
         assert moved.values == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("order", ["fourier", 1, 3])
+@pytest.mark.parametrize("order", ["fourier", 1, 3, 5])
 def test_the_transpose_is_the_shift_back(order: object) -> None:
     rng = np.random.default_rng(5)
+    one, other = (xr.DataArray(rng.normal(size=(48, 50)), dims=("y", "x")) for _ in range(2))
+    good = xr.DataArray(rng.random((48, 50)) > 0.3, dims=("y", "x"))
+    seen = shift_image(one, (1.3, -0.7), order=order).where(good, 0.0)  # type: ignore[arg-type]
+    back = shift_image(other.where(good, 0.0), (-1.3, 0.7), order=order)  # type: ignore[arg-type]
+    scale = float(np.sqrt((seen**2).sum() * (other**2).sum()))
+    assert abs(float((seen * other).sum() - (one * back).sum())) < 1e-12 * scale
     for shape in ((64, 64), (31, 40)):
         one, other = (xr.DataArray(rng.normal(size=shape), dims=("y", "x")) for _ in range(2))
         dy, dx = rng.uniform(-2, 2, 2)
