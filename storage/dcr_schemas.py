@@ -36,6 +36,13 @@ OF_VISITS: Final = (
     ("height", v.METRE, "its height above sea level"),
     ("dispersion_y", v.PIXEL, "displacement of the blue end of the band from its red end, along y"),
     ("dispersion_x", v.PIXEL, "the same along x"),
+    (
+        "offset_y",
+        v.PIXEL,
+        "how far the visit lies from where it should, along y; fitted if it "
+        "disagrees with the others",
+    ),
+    ("offset_x", v.PIXEL, "the same along x"),
     ("psf_fwhm", v.PIXEL, "FWHM of stars in the warp"),
 )
 """What is kept of each visit: name, unit, meaning."""

@@ -154,6 +154,7 @@ def fourier_operator(
     transfer: Spectra | None = None,
     fwhm: Floats | None = None,
     chromatic_seeing: float = 0.0,
+    offsets: Floats | None = None,
 ) -> FourierOperator:
     """Return the operators of visits over a periodic image.
 
@@ -173,6 +174,8 @@ def fourier_operator(
     chromatic_seeing : float
         Power of the wavelength that the widths follow. All light is as much wider than the
         sharpest as a Gaussian would be. A single sub-band cannot tell, and has one width.
+    offsets : array, (visit, 2), pixel, optional
+        How far (dy, dx) visits lie from where they should.
     """
     light = _light(band, conditions, jacobian, subfilters, in_band)
     blur = np.zeros(light.moved.shape[:2])
@@ -182,7 +185,8 @@ def fourier_operator(
         wider = relative_widths(band, light.wavelengths, chromatic_seeing) ** 2 - 1.0
         blur = VARIANCE / 2.0 * np.square(fwhm)[:, None] * wider
     ky, kx = 2.0 * np.pi * fft.fftfreq(shape[0]), 2.0 * np.pi * fft.rfftfreq(shape[1])
-    series = [_series(*one, ky) for one in zip(light.moved, blur, light.shares, strict=True)]
+    moved = light.moved if offsets is None else light.moved + offsets[:, None, :]
+    series = [_series(*one, ky) for one in zip(moved, blur, light.shares, strict=True)]
     longest = max(found.shape[-1] for found in series)
     coefficients = np.zeros((len(series), len(ky), subfilters, 2, longest), np.float32)
     for visit, found in enumerate(series):

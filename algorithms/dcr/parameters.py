@@ -59,7 +59,15 @@ class LinearParameters(Parameters):
     )
     reject_rounds: int = Field(1, ge=0, description="rounds of rejection")
     outlier_factor: float = Field(
-        3.0, gt=1, description="chi2 of a visit over the median of all at which it is dropped"
+        3.0,
+        gt=1,
+        description="chi2 of a visit over the median of all at which it disagrees with them",
+    )
+    max_offset: float = Field(
+        3.0,
+        ge=0,
+        description="largest offset that is fitted to a visit that disagrees, pixel; it is left "
+        "out if it disagrees still, or at once if this is 0",
     )
     chi2_limit: float = Field(
         5.0, gt=1, description="chi2 per pixel at sources above which the fit is called bad"

@@ -12,7 +12,7 @@ from skyloom.algorithms.coadd.artifacts import few_epochs
 from skyloom.algorithms.dcr.linear import Problem, residuals_of, spectrum_of, weighted_mean
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 
-__all__ = ["reject_pixels"]
+__all__ = ["MODEL_ERROR", "reject_pixels"]
 
 MODEL_ERROR: Final = 0.02
 """Part of its own flux by which a model may be wrong at a source: PSFs are not better known."""

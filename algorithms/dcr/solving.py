@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -28,12 +28,21 @@ from skyloom.algorithms.dcr.linear import (
     model_weight,
     prior_of,
     solve_tile,
+    spectrum_of,
     visit_chi2,
+)
+from skyloom.algorithms.dcr.offsets import (
+    Deviation,
+    Step,
+    coarse_offset,
+    deviation,
+    misfit_map,
+    offset_step,
 )
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
-from skyloom.algorithms.dcr.rejection import reject_pixels
+from skyloom.algorithms.dcr.rejection import MODEL_ERROR, reject_pixels
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
@@ -60,6 +69,11 @@ LEVERAGE: Final = 1e-6
 """Pixels of dispersion below which visits have none."""
 CONFIDENT: Final = 100.0
 """Signal to noise of the brightest pixel in a visit from which the planes follow their data."""
+LOST: Final = 0.2
+"""Part of the pixels of sources in a visit that may be rejected before it is doubted."""
+OFFSET_STEPS: Final = 8
+OFFSET_ERROR: Final = 1e-4
+"""Pixels to which the offset of a visit is found."""
 SPREAD: Final = 8
 """Pixels around a tile beside the largest shift."""
 
@@ -102,7 +116,7 @@ def solve_dcr(
         sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
         the planes in one pixel; ``psf``; the conditions of the visits that were used,
         ``mean_weight`` and ``wavelength_edges``.
-        ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used`` and the dispersion of
+        ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used``, offset and dispersion of
         visits; ``status``, ``iterations`` and ``residual`` of tiles; what the geometry allows.
 
     Raises
@@ -120,7 +134,7 @@ def solve_dcr(
     NotConvergedWarning
         If iterations end early, or visits are not described by the model.
     VisitOutlierWarning
-        If a visit was left out because it disagrees with the others.
+        If a visit disagrees with the others: it is fitted at an offset, or left out.
     NoSourcesWarning, NoValidPixelsWarning
         If there is nothing to solve for: the planes are equal parts of the coadd.
 
@@ -167,18 +181,7 @@ def solve_dcr(
         raise ValueError("solver 'linear' needs LinearParameters, got IterativeParameters")
     p = parameters or LinearParameters()
     setup = _Setup(warps, conditions, band, template, jacobian, p)
-    found = _solve(setup, np.ones(setup.visits, bool))
-    outliers = _outliers(found, p)
-    if outliers.any():
-        names = ", ".join(str(name) for name in setup.names[outliers])
-        warnings.warn(
-            f"visits {names} disagree with the others (chi2 per pixel "
-            f"{_listed(found.per_pixel[outliers])}, of all {np.nanmedian(found.per_pixel):.2f}): "
-            "they are left out",
-            VisitOutlierWarning,
-            stacklevel=2,
-        )
-        found = _solve(setup, ~outliers)
+    found = _settled(setup, _solve(setup, np.ones(setup.visits, bool)))
     solution = _finished(setup, found)
     _warn(setup, solution.diagnostics)
     return solution
@@ -222,6 +225,7 @@ class _Setup:
         self.margin = parameters.margin if parameters.margin is not None else needed + widest
         self.vectors = band_vectors(band, self.conditions, self.jacobian)
         self.adherence = self._adherence()
+        self.offsets = np.zeros((self.visits, 2))
 
     def operator(self, shape: tuple[int, int]) -> FourierOperator:
         """Return the operators over a periodic image of this shape."""
@@ -235,11 +239,13 @@ class _Setup:
             transfer=self.spreads.ratios(shape),
             fwhm=self.spreads.widths,
             chromatic_seeing=self.p.chromatic_seeing,
+            offsets=self.offsets,
         )
 
     def padded(self, rows: int, columns: int) -> tuple[int, int]:
         """Return the shape of the periodic image for a tile."""
-        found = (fft.next_fast_len(side + 2 * self.reach, real=True) for side in (rows, columns))
+        reach = self.reach + math.ceil(float(np.abs(self.offsets).max()))
+        found = (fft.next_fast_len(side + 2 * reach, real=True) for side in (rows, columns))
         rows, columns = found
         return rows, columns
 
@@ -265,6 +271,7 @@ class _Found:
         self.n_image = np.zeros(shape, np.int16)
         self.chi2 = np.zeros(setup.visits)
         self.count = np.zeros(setup.visits, np.int64)
+        self.lost = np.zeros(setup.visits, np.int64)
         self.rejected = np.zeros(setup.visits, np.int64)
         self.weights = np.zeros(setup.visits)
         self.area = 0
@@ -281,23 +288,36 @@ class _Found:
         return found
 
 
-def _solve(setup: _Setup, used: NDArray[np.bool_]) -> _Found:
-    """Solve all tiles with some visits."""
+def _tiles(setup: _Setup) -> list[Tile]:
     shape = (setup.template.sizes[v.Y], setup.template.sizes[v.X])
-    tiles = tiles_of(shape, setup.p.tile, setup.margin)
-    found = _Found(setup, len(tiles))
-    found.used = used
+    return tiles_of(shape, setup.p.tile, setup.margin)
+
+
+def _loaded(
+    setup: _Setup, order: Sequence[int] | None = None
+) -> Iterator[tuple[int, Tile, Problem, FourierOperator]]:
+    """Yield the tiles, their data, and their operators."""
+    tiles = _tiles(setup)
     operators: dict[tuple[int, int], FourierOperator] = {}
-    for number, tile in enumerate(tiles):
+    for number in range(len(tiles)) if order is None else order:
+        tile = tiles[number]
         place = {v.Y: tile.rows, v.X: tile.columns}
         problem = load_problem(setup.warps.isel(place), setup.template.isel(place), setup.p)
-        if not used.all():
-            weights = np.where(used[:, None, None], problem.weights, np.float32(0.0))
-            problem = problem._replace(weights=weights)
         padded = setup.padded(*problem.coadd.shape)
         if padded not in operators:
             operators = {padded: setup.operator(padded)}
-        _solve_one(setup, problem, operators[padded], tile, number, found)
+        yield number, tile, problem, operators[padded]
+
+
+def _solve(setup: _Setup, used: NDArray[np.bool_]) -> _Found:
+    """Solve all tiles with some visits."""
+    found = _Found(setup, len(_tiles(setup)))
+    found.used = used
+    for number, tile, problem, operator in _loaded(setup):
+        if not used.all():
+            weights = np.where(used[:, None, None], problem.weights, np.float32(0.0))
+            problem = problem._replace(weights=weights)
+        _solve_one(setup, problem, operator, tile, number, found)
     found.weights /= found.area
     return found
 
@@ -314,6 +334,7 @@ def _solve_one(
                            setup.p.subfilters, axis=0)  # fmt: skip
         solved_status, residuals = v.DcrStatus.NO_LEVERAGE, [0.0]
     else:
+        given = problem.weights > 0
         solved = solve_tile(problem, operator, prior, fwhm, setup.p)
         for _ in range(setup.p.reject_rounds if solved.residuals else 0):
             cleaned, rejected = reject_pixels(
@@ -325,6 +346,8 @@ def _solve_one(
             problem = cleaned
             solved = solve_tile(problem, operator, prior, fwhm, setup.p, solved.planes)
         planes, solved_status, residuals = solved.planes, solved.status, solved.residuals
+        gone = given & (problem.weights == 0) & problem.detected & (tile.weight() >= 0.5)
+        found.lost += gone.sum(axis=(1, 2))
     weight = tile.weight()
     at = (tile.rows, tile.columns)
     found.planes[:, *at] += weight * planes
@@ -347,9 +370,115 @@ def _outliers(found: _Found, parameters: LinearParameters) -> NDArray[np.bool_]:
     per_pixel = found.per_pixel
     if not np.isfinite(per_pixel).any():
         return np.zeros(len(per_pixel), bool)
-    limit = max(parameters.outlier_factor * float(np.nanmedian(per_pixel)), 1.0)
-    outliers = np.nan_to_num(per_pixel) > limit
-    return outliers if (~outliers).sum() >= 2 else np.zeros(len(per_pixel), bool)
+    outliers = np.nan_to_num(per_pixel) > _limit(found, parameters)
+    return outliers if (~outliers & found.used).sum() >= 2 else np.zeros(len(per_pixel), bool)
+
+
+def _limit(found: _Found, parameters: LinearParameters) -> float:
+    """Return the chi2 per pixel beyond which a visit disagrees with the others."""
+    return max(parameters.outlier_factor * float(np.nanmedian(found.per_pixel)), 1.0)
+
+
+def _robbed(found: _Found) -> NDArray[np.bool_]:
+    """Return which visits lost so many pixels of sources that these may be in the wrong place."""
+    return np.asarray(found.lost > LOST * np.maximum(found.lost + found.count, 1))
+
+
+def _settled(setup: _Setup, found: _Found) -> _Found:
+    """Return a solution in which visits that disagree are fitted at an offset or left out."""
+    wrong = _outliers(found, setup.p)
+    doubtful = wrong | _robbed(found)
+    if not setup.p.max_offset or (~doubtful).sum() < 2:
+        doubtful = wrong
+    if not doubtful.any():
+        return found
+    before, typical = found.per_pixel, float(np.nanmedian(found.per_pixel))
+    others = _solve(setup, ~doubtful)
+    agree = np.zeros(setup.visits, bool)
+    if setup.p.max_offset:
+        agree = _fit_offsets(setup, others, np.flatnonzero(doubtful))
+    if (agree | wrong).any():
+        used = ~wrong | agree
+        found = others if (used == ~doubtful).all() else _solve(setup, used)
+        still = _outliers(found, setup.p) & (setup.offsets != 0).any(axis=1)
+        if still.any():
+            setup.offsets[still] = 0.0
+            found = _solve(setup, used & ~still)
+    left, moved = ~found.used, (setup.offsets != 0).any(axis=1)
+    if left.any():
+        names = ", ".join(str(name) for name in setup.names[left])
+        warnings.warn(
+            f"visits {names} disagree with the others (chi2 per pixel {_listed(before[left])}, of "
+            f"all {typical:.2f}): they are left out",
+            VisitOutlierWarning,
+            stacklevel=3,
+        )
+    if moved.any():
+        told = ", ".join(
+            f"{name} by ({dy:.2f}, {dx:.2f})"
+            for name, (dy, dx) in zip(setup.names[moved], setup.offsets[moved], strict=True)
+        )
+        warnings.warn(
+            f"visits lie elsewhere than the others, {told} pixels (y, x), and are fitted there",
+            VisitOutlierWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def _fit_offsets(setup: _Setup, others: _Found, visits: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Fit offsets of visits to the solution of others, and return which visits agree there."""
+    places = {int(visit): np.zeros(2) for visit in visits}
+    radius = math.ceil(setup.p.max_offset)
+    limit = _limit(others, setup.p)
+    agree = np.zeros(setup.visits, bool)
+    for visit, told in _deviations(setup, others, places).items():
+        agree[visit] = told.part_lost <= LOST and told.per_pixel <= limit
+    places = {visit: place for visit, place in places.items() if not agree[visit]}
+    if not places:
+        return agree
+    maps = {visit: np.zeros((2 * radius + 1,) * 2) for visit in places}
+    for _, problem, seen in _templates(setup, others, places):
+        for visit, image in seen.items():
+            maps[visit] += misfit_map(problem, visit, image, radius)
+    places = {visit: coarse_offset(cost) for visit, cost in maps.items()}
+    for _ in range(OFFSET_STEPS):
+        steps = {visit: Step(np.zeros((2, 2)), np.zeros(2)) for visit in places}
+        for counted, problem, seen in _templates(setup, others, places):
+            for visit, image in seen.items():
+                steps[visit] += offset_step(problem, visit, image, places[visit], counted)
+        changes = {visit: step.solved() for visit, step in steps.items()}
+        places = {visit: places[visit] + change for visit, change in changes.items()}
+        if max(float(np.abs(change).max()) for change in changes.values()) < OFFSET_ERROR:
+            break
+    for visit, told in _deviations(setup, others, places).items():
+        near = float(np.hypot(*places[visit])) <= setup.p.max_offset
+        if near and told.part_lost <= LOST:
+            agree[visit] = True
+            setup.offsets[visit] = places[visit]
+    return agree
+
+
+def _templates(
+    setup: _Setup, found: _Found, visits: Iterable[int]
+) -> Iterator[tuple[NDArray[np.bool_], Problem, dict[int, Images]]]:
+    """Yield for each tile its own pixels, its data, and what visits should show."""
+    for _, tile, problem, operator in _loaded(setup):
+        spectrum = spectrum_of(found.planes[:, tile.rows, tile.columns], operator)
+        seen = {visit: operator.predict(visit, spectrum) for visit in visits}
+        yield tile.weight() >= 0.5, problem, seen
+
+
+def _deviations(setup: _Setup, found: _Found, places: Mapping[int, Floats]) -> dict[int, Deviation]:
+    """Return how well visits agree with a solution at some offsets."""
+    told = dict.fromkeys(places, Deviation(0.0, 0, 0))
+    for counted, problem, seen in _templates(setup, found, places):
+        for visit, image in seen.items():
+            told[visit] += deviation(
+                problem, visit, image, places[visit], counted, setup.p.reject_threshold,
+                MODEL_ERROR,
+            )  # fmt: skip
+    return told
 
 
 def _finished(setup: _Setup, found: _Found) -> DcrSolution:
@@ -369,6 +498,8 @@ def _finished(setup: _Setup, found: _Found) -> DcrSolution:
         "pixel_count": found.count,
         "rejected": found.rejected,
         "used": found.used,
+        "offset_y": setup.offsets[:, 0],
+        "offset_x": setup.offsets[:, 1],
         "mean_weight": found.weights,
         "dispersion_y": setup.vectors[:, 0],
         "dispersion_x": setup.vectors[:, 1],
@@ -387,7 +518,7 @@ def _finished(setup: _Setup, found: _Found) -> DcrSolution:
     for name in ("altitude", "parallactic_angle"):
         values[name] = setup.conditions[name]
     diagnostics = xr.Dataset(values, {v.VISIT: setup.names})
-    for name in ("dispersion_y", "dispersion_x"):
+    for name in ("dispersion_y", "dispersion_x", "offset_y", "offset_x"):
         diagnostics[name].attrs["units"] = v.PIXEL
     return DcrSolution(model, diagnostics)
 

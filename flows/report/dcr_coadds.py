@@ -224,6 +224,9 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
             "psf_fwhm",
             "used",
             "pixel_count",
+            "rejected",
+            "offset_y",
+            "offset_x",
         )
         table = _known(model[list(names)].load())
         for index in range(table.sizes[v.VISIT]):
@@ -238,7 +241,8 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
                     number(float(one["parallactic_angle"]), 4),
                     number(float(one["psf_fwhm"]), 3),
                     str(int(one["pixel_count"])),
-                    "" if bool(one["used"]) else "left out",
+                    str(int(one["rejected"])),
+                    _remark(one),
                 )
             )
     columns = (
@@ -250,9 +254,20 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
         "parallactic angle (deg)",
         "FWHM (pixel)",
         "pixels",
+        "rejected",
         "",
     )
-    return Table("Visits", columns, rows[:400], (0, 2, 3, 4, 5, 6, 7))
+    return Table("Visits", columns, rows[:400], (0, 2, 3, 4, 5, 6, 7, 8))
+
+
+def _remark(visit: xr.Dataset) -> str:
+    """Return what is special about a visit."""
+    dy, dx = float(visit["offset_y"]), float(visit["offset_x"])
+    moved = f"fitted at an offset of {number(dy, 2)}, {number(dx, 2)} pixel (y, x)"
+    said = [] if bool(visit["used"]) else ["left out"]
+    if dy or dx:
+        said.append(moved)
+    return ", ".join(said)
 
 
 def _scores(store: Store, name: str) -> xr.Dataset | None:

@@ -155,6 +155,8 @@ def _diagnostics(setting: Setting, found: Gathered, weights: Floats, fwhm: float
             "pixel_count": (v.VISIT, found.pixels),
             "rejected": (v.VISIT, np.zeros(names.size, np.int64)),
             "used": (v.VISIT, weights > 0),
+            "offset_y": (v.VISIT, np.zeros(names.size), {"units": v.PIXEL}),
+            "offset_x": (v.VISIT, np.zeros(names.size), {"units": v.PIXEL}),
             "mean_weight": (v.VISIT, weights),
             "status": ("tile", statuses, v.flag_attributes(v.DcrStatus)),
             "iterations": ("tile", [len(one.gains) for one in found.tiles]),
