@@ -98,7 +98,7 @@ class Regressors(NamedTuple):
     """The columns of a linear model at all samples, made in pieces so that no table is kept.
 
     Columns are the ``terms`` by rising degree, then one step less than there are groups (the steps
-    of all groups sum to zero), then the template.
+    of all groups sum to zero), then other templates, (sample, template), then the template.
     """
 
     u: Floats
@@ -107,6 +107,7 @@ class Regressors(NamedTuple):
     group: NDArray[np.int64]
     groups: int
     template: Floats | None
+    others: Floats | None = None
 
     @property
     def size(self) -> int:
@@ -119,9 +120,15 @@ class Regressors(NamedTuple):
         return slice(len(self.terms), len(self.terms) + max(self.groups - 1, 0))
 
     @property
+    def templates(self) -> slice:
+        """Return the columns of all templates, the first of which is the last column."""
+        others = 0 if self.others is None else self.others.shape[1]
+        return slice(self.steps.stop, self.steps.stop + others + (self.template is not None))
+
+    @property
     def columns(self) -> int:
         """Return the number of columns."""
-        return int(self.steps.stop) + (self.template is not None)
+        return int(self.templates.stop)
 
     def rows(self, start: int, stop: int) -> Floats:
         """Return the rows of some samples, (sample, column)."""
@@ -134,6 +141,8 @@ class Regressors(NamedTuple):
             ordinary = group < self.groups - 1
             table[np.flatnonzero(ordinary), len(self.terms) + group[ordinary]] = 1.0
             table[~ordinary, self.steps] = -1.0
+        if self.others is not None:
+            table[:, self.steps.stop : self.steps.stop + self.others.shape[1]] = self.others[part]
         if self.template is not None:
             table[:, -1] = self.template[part]
         return table

@@ -20,6 +20,7 @@ from skyloom.algorithms.background.geometry import (
 from skyloom.algorithms.background.interpolation import STYLES, Style, checked
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
+from skyloom.algorithms.sky.sample_arrays import OTHER
 from skyloom.algorithms.units import squared_units
 
 __all__ = [
@@ -122,8 +123,8 @@ def samples_of_bins(
         ``level`` and ``variance``; ``count`` if bins with few pixels are to be left out.
     transform : array, (2, 3), mm, optional
         Takes pixels (x, y, 1) to the focal plane.
-    sky_frame : Dataset, (bin_y, bin_x), optional
-        Of the same detector; its bins may be others.
+    sky_frame : Dataset, (bin_y, bin_x) or (template, bin_y, bin_x), optional
+        Of the same detector; its bins may be others. Several templates: see `sky_templates`.
     minimum_fraction : float
         Bins with fewer valid pixels than this part of the fullest are left out.
     interpolation : str
@@ -132,7 +133,8 @@ def samples_of_bins(
     Returns
     -------
     Dataset, (sample,), float64
-        As that of `measure_scale`.
+        As that of `measure_scale`; with several templates those after the first as
+        ``other_templates`` and their ``other_variances``, (sample, other).
 
     Examples
     --------
@@ -163,9 +165,16 @@ def samples_of_bins(
         "level_variance": (v.SAMPLE, variance[good], {"units": squared}),
     }
     if sky_frame is not None:
-        template, noise = frame_in_bins(sky_frame, box, *edges, interpolation=interpolation)
-        data["template"] = (v.SAMPLE, template[good], {"units": ""})
-        data["template_variance"] = (v.SAMPLE, noise[good], {"units": ""})
+        number = sky_frame.sizes.get("template", 0)
+        each = [sky_frame.isel(template=i) for i in range(number)] if number else [sky_frame]
+        found = [frame_in_bins(one, box, *edges, interpolation=interpolation) for one in each]
+        plain = {"units": ""}
+        data["template"] = (v.SAMPLE, found[0][0][good], plain)
+        data["template_variance"] = (v.SAMPLE, found[0][1][good], plain)
+        if len(found) > 1:
+            for index, name in enumerate(("other_templates", "other_variances")):
+                table = np.stack([other[index][good] for other in found[1:]], axis=1)
+                data[name] = ((v.SAMPLE, OTHER), table, plain)
     coords: dict[str, Any] = {
         v.X: (v.SAMPLE, x[good], {"units": v.PIXEL}),
         v.Y: (v.SAMPLE, y[good], {"units": v.PIXEL}),

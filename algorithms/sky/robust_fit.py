@@ -72,7 +72,7 @@ class RobustFit(NamedTuple):
 class _Data(NamedTuple):
     data: Floats
     variance: Floats
-    template_variance: Floats
+    template_variance: Floats  # (template, sample): in the order of their columns
     penalty: Floats  # (column, column): what a prior adds to the normal matrix
     target: Floats  # (column): where the prior pulls to
 
@@ -105,8 +105,9 @@ def fit_robustly(
         Finite values.
     variance : array, (sample), float64, unit squared
         Finite and > 0; all 0 if only the scatter of the residuals is to say what it is.
-    template_variance : array, (sample), float64, optional
-        Variance of the noise of the template; none without it.
+    template_variance : array, (sample) or (template, sample), float64, optional
+        Variance of the noise of the template, or of all of them in the order of their columns; none
+        without it.
     options : RobustOptions
         Treatment of outliers.
     penalty : array, (column, column), float64, optional
@@ -132,13 +133,13 @@ def fit_robustly(
     problem = _Data(
         data,
         variance if known else np.ones(size),
-        np.zeros(size) if template_variance is None else template_variance,
+        np.zeros((1, size)) if template_variance is None else np.atleast_2d(template_variance),
         np.zeros((columns, columns)) if penalty is None else penalty,
         np.zeros(columns) if target is None else target,
     )
     solution, extra = _start(regressors, problem, options, known)
     leverage = _leverage(regressors, problem, solution, extra, options)
-    sigma_of = slice(-1, None) if regressors.template is not None else slice(None)
+    sigma_of = regressors.templates if regressors.template is not None else slice(None)
     converged, iteration = False, 0
     while not converged and iteration < options.iterations:
         iteration += 1
@@ -179,14 +180,21 @@ def _model(regressors: Regressors, solution: Floats) -> Floats:
     return values
 
 
-def _scale_of(regressors: Regressors, solution: Floats) -> float:
-    return float(solution[-1]) if regressors.template is not None else 0.0
+def _noisy(regressors: Regressors, problem: _Data) -> list[tuple[int, Floats]]:
+    """Return the column of each template and the variance of its noise."""
+    if regressors.template is None:
+        return []
+    variances = problem.template_variance
+    columns = range(regressors.columns - len(variances), regressors.columns)
+    return list(zip(columns, variances, strict=True))
 
 
 def _variance(regressors: Regressors, problem: _Data, solution: Floats, extra: float) -> Floats:
     """Return the variance of the residual of each sample."""
-    scale = _scale_of(regressors, solution)
-    return np.asarray(problem.variance + scale**2 * problem.template_variance + extra)
+    variance = problem.variance
+    for column, noise in _noisy(regressors, problem):
+        variance = variance + float(solution[column]) ** 2 * noise
+    return np.asarray(variance + extra)
 
 
 def _normal(
@@ -207,11 +215,12 @@ def _normal(
     matrix = matrix + np.tril(matrix, -1).T
     raw = matrix[-1, -1] if columns else 0.0
     constant = matrix[-1, 0] ** 2 / matrix[0, 0] if _has_constant(regressors, matrix) else 0.0
-    if regressors.template is not None and options.template_noise:
-        noise = _noise_weight(problem, weight, leverage, options)
-        matrix[-1, -1] -= noise
-        gradient[-1] += noise * solution[-1]
-        raw -= noise
+    if options.template_noise:
+        for column, variance in _noisy(regressors, problem):
+            noise = _noise_weight(variance, weight, leverage, options)
+            matrix[column, column] -= noise
+            gradient[column] += noise * solution[column]
+            raw -= noise if column == columns - 1 else 0.0
     own = raw - constant
     pivot, _, _, _ = _eliminated(matrix)
     with_prior = matrix + problem.penalty
@@ -226,13 +235,13 @@ def _normal(
 
 
 def _noise_weight(
-    problem: _Data, weight: Floats, leverage: Floats, options: RobustOptions
+    variance: Floats, weight: Floats, leverage: Floats, options: RobustOptions
 ) -> float:
-    """Return what the noise of the template adds to its weighted square.
+    """Return what the noise of a template adds to its weighted square.
 
     Robust weights prefer samples of little noise, and the other columns take their part of it.
     """
-    noise = weight * problem.template_variance * (1.0 - leverage)
+    noise = weight * variance * (1.0 - leverage)
     return expected(options).square * float(np.sum(noise))
 
 
@@ -347,14 +356,14 @@ def _finish(
     square = residual**2 / variances / (1.0 - leverage)
     mean_square = weighted_mean(square, robust) / gauss.square
     covariance = gauss.efficiency * gauss.weight * normal.inverse
-    if regressors.template is not None and options.template_noise:
-        noise = problem.template_variance
+    if options.template_noise:
         weight = robust / variances
-        scatter = variances + _scale_of(regressors, solution) ** 2 * noise
-        column = normal.inverse[:, -1]
-        covariance = covariance + np.outer(column, column) * float(
-            np.sum(weight**2 * noise * scatter)
-        )
+        for index, noise in _noisy(regressors, problem):
+            scatter = variances + float(solution[index]) ** 2 * noise
+            column = normal.inverse[:, index]
+            covariance = covariance + np.outer(column, column) * float(
+                np.sum(weight**2 * noise * scatter)
+            )
     if not known:
         # the scatter of the residuals is all that is known of the errors
         variance = mean_square if dof > 0 else np.nan
@@ -405,19 +414,21 @@ def _sandwich(
         np.zeros(columns),
     )
     score = robust * weight * residual / np.sqrt(1.0 - leverage)
-    noise = problem.template_variance if options.template_noise else np.zeros(regressors.size)
-    noise = expected(options).square * noise * (1.0 - leverage)
+    noises = [
+        (column, expected(options).square * noise * (1.0 - leverage))
+        for column, noise in (_noisy(regressors, problem) if options.template_noise else [])
+    ]
     for start, stop in _pieces(regressors):
         part = slice(start, stop)
         rows = regressors.rows(start, stop)
         zero = np.zeros(len(rows))
         add_normal(rows, slope[part] * weight[part], zero, bread, unused)
         scores = rows * score[part, None]
-        if regressors.template is not None:
-            scores[:, -1] += (robust * weight * noise)[part] * solution[-1]
+        for column, noise in noises:
+            scores[:, column] += (robust * weight * noise)[part] * solution[column]
         add_normal(scores, np.ones(len(rows)), zero, meat, unused)
     bread, meat = (matrix + np.tril(matrix, -1).T for matrix in (bread, meat))
-    if regressors.template is not None:
-        bread[-1, -1] -= float(np.sum(slope * weight * noise))
+    for column, noise in noises:
+        bread[column, column] -= float(np.sum(slope * weight * noise))
     _, inverse, _, _ = _eliminated(bread + problem.penalty)
     return np.asarray(inverse @ meat @ inverse)

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.sky.focal_basis import FocalBox
 
-__all__ = ["Samples", "collect_samples"]
+__all__ = ["OTHER", "Samples", "collect_samples"]
 
 Floats = NDArray[np.float64]
 
+OTHER = "other"
+"""Dimension of the templates of samples after the first."""
+
 
 class Samples(NamedTuple):
-    """The samples of a focal plane as arrays, (sample); without a sky frame, no template."""
+    """The samples of a focal plane as arrays, (sample); without a sky frame, no template.
+
+    ``others`` and ``others_variance`` are further templates, (sample, template), if there are any.
+    """
 
     level: Floats
     level_variance: Floats
@@ -31,6 +37,8 @@ class Samples(NamedTuple):
     box: FocalBox
     units: str
     position_units: str
+    others: Floats | None = None
+    others_variance: Floats | None = None
 
     def where(self, good: NDArray[np.bool_]) -> Samples:
         """Return some of the samples."""
@@ -42,6 +50,8 @@ class Samples(NamedTuple):
             x=self.x[good],
             y=self.y[good],
             detector=self.detector[good],
+            others=None if self.others is None else self.others[good],
+            others_variance=None if self.others_variance is None else self.others_variance[good],
         )
 
 
@@ -53,7 +63,7 @@ def collect_samples(
     Raises
     ------
     ValueError
-        If a variable is missing or units differ.
+        If a variable is missing, or units or numbers of templates differ.
     """
     flat = [piece for part in parts for piece in _by_detector(part)]
     units = {str(piece["level"].attrs.get("units", "")) for piece in flat}
@@ -72,6 +82,10 @@ def collect_samples(
         template, noise = _joined(flat, "template"), _joined(flat, "template_variance")
     else:
         template, noise = None, np.zeros(len(x))
+    numbers = {piece.sizes.get(OTHER, 0) for piece in flat}
+    if len(numbers) > 1:
+        raise ValueError(f"all samples must have as many templates, got {sorted(numbers)} others")
+    several = numbers.pop() > 0
     labels = [np.full(piece.sizes[v.SAMPLE], _label(piece)) for piece in flat]
     return Samples(
         level=_joined(flat, "level"),
@@ -87,7 +101,13 @@ def collect_samples(
         else _common_box(flat, x, y),
         units=units.pop(),
         position_units=v.MILLIMETRE if on_focal_plane else v.PIXEL,
+        others=_tables(flat, "other_templates") if several else None,
+        others_variance=_tables(flat, "other_variances") if several else None,
     )
+
+
+def _tables(parts: Sequence[xr.Dataset], name: str) -> Floats:
+    return np.concatenate([part[name].transpose(v.SAMPLE, OTHER).to_numpy() for part in parts])
 
 
 def _by_detector(part: xr.Dataset) -> list[xr.Dataset]:

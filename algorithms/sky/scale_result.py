@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ class About(NamedTuple):
     box: FocalBox
     units: str
     position_units: str
+    templates: int = 0  # 0 if there is one or none: nothing is said of templates then
 
 
 def fit_dataset(
@@ -80,6 +82,13 @@ def fit_dataset(
         step = regressors.step_values(fit.solution) if groups else step
         means, pulls = _residuals_of_detectors(fit, used, detectors)
     counts["dropped_count"] = about.dropped
+    several: dict[str, Any] = {}
+    if about.templates:
+        found_scale, found_sigma = _templates(about, fit, regressors, scalars)
+        several = {
+            "template_scale": ("template", found_scale, units),
+            "template_scale_sigma": ("template", found_sigma, units),
+        }
     degrees = np.array(terms, dtype=np.int16).reshape(-1, 2)
     return xr.Dataset(
         {
@@ -91,6 +100,7 @@ def fit_dataset(
             "step": ("group", step, units),
             "residual_mean": (v.DETECTOR, means, units),
             "residual_pull": (v.DETECTOR, pulls, {"units": ""}),
+            **several,
         },
         coords={
             "degree_x": (v.COEFFICIENT, degrees[:, 0]),
@@ -103,6 +113,22 @@ def fit_dataset(
             "focal_box_units": about.position_units,
         },
     )
+
+
+def _templates(
+    about: About,
+    fit: RobustFit | None,
+    regressors: Regressors | None,
+    scalars: Mapping[str, tuple[float, dict[str, str]]],
+) -> tuple[Floats, Floats]:
+    """Return the scale of every template and its error, the first as it is told elsewhere."""
+    scales, sigmas = np.full(about.templates, np.nan), np.full(about.templates, np.nan)
+    if fit is not None and regressors is not None:
+        others = slice(regressors.templates.start, regressors.templates.stop - 1)
+        scales[1:] = fit.solution[others]
+        sigmas[1:] = np.sqrt(np.diag(fit.covariance)[others])
+    scales[0], sigmas[0] = scalars["scale"][0], scalars["scale_sigma"][0]
+    return scales, sigmas
 
 
 def _residuals_of_detectors(

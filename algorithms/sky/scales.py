@@ -69,7 +69,9 @@ def solve_scales(
         frame that the smooth functions explain), ``condition``, ``iterations``, ``status``
         (`ScaleStatus`); ``coefficients`` (coefficient) and ``coefficient_covariance`` of the smooth
         functions, of degrees ``degree_x`` and ``degree_y``; ``step`` (group) of the detectors or
-        types; ``residual_mean`` and ``residual_pull`` (detector). Attribute ``focal_box``.
+        types; ``residual_mean`` and ``residual_pull`` (detector). With several templates (see
+        `fit_visit_background`) ``template_scale`` and ``template_scale_sigma`` (template), the
+        first of which is the scale. Attribute ``focal_box``.
 
     Raises
     ------
@@ -135,6 +137,9 @@ def _solve_joint(
     if arrays.template is not None:
         # what no exposure of the frame observed has an infinite variance, and no vote
         finite &= np.isfinite(arrays.template) & ~np.isposinf(arrays.template_variance)
+    if arrays.others is not None and arrays.others_variance is not None:
+        finite &= np.isfinite(arrays.others).all(axis=1)
+        finite &= ~np.isposinf(arrays.others_variance).any(axis=1)
     variance = np.where(np.isfinite(arrays.level_variance), arrays.level_variance, 0.0)
     weighted = parameters.weights == "inverse_variance" and bool(np.any(variance[finite] > 0))
     good = finite & (variance > 0) if weighted else finite
@@ -147,6 +152,7 @@ def _solve_joint(
         group=group,
         groups=len(groups),
         template=used.template,
+        others=used.others,
     )
     about = About(
         terms=terms,
@@ -156,13 +162,17 @@ def _solve_joint(
         box=arrays.box,
         units=arrays.units,
         position_units=arrays.position_units,
+        templates=0 if arrays.others is None else 1 + arrays.others.shape[1],
     )
     if not np.any(good):
         # a frame without any value says nothing of the scale, however good the image
         blank = arrays.template is not None and np.isfinite(arrays.level).any()
         status = v.ScaleStatus.DEGENERATE if blank else v.ScaleStatus.NO_DATA
         return fit_dataset(about, status=status)
-    noise = np.where(np.isfinite(used.template_variance), used.template_variance, 0.0)
+    noise = used.template_variance[None]
+    if used.others_variance is not None:
+        noise = np.concatenate([used.others_variance.T, noise])
+    noise = np.where(np.isfinite(noise), noise, 0.0)
     problem: dict[str, Any] = {
         "data": used.level,
         "variance": used.level_variance if weighted else np.zeros(len(used.level)),
@@ -233,6 +243,8 @@ def _solve_compat(arrays: Samples, parameters: SolveScaleParameters) -> xr.Datas
     """Solve through the origin with equal weights, rejecting for good."""
     if arrays.template is None:
         raise ConfigurationError("the compatible mode needs samples with a template")
+    if arrays.others is not None:
+        raise ConfigurationError("the compatible mode fits one template, the samples have several")
     good = np.isfinite(arrays.level) & np.isfinite(arrays.template)
     about = About(
         terms=[],

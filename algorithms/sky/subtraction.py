@@ -17,6 +17,7 @@ from skyloom.algorithms.errors import ConfigurationError, GeometryError, NoUsabl
 from skyloom.algorithms.sky.frame_bins import check_inside
 from skyloom.algorithms.sky.frame_origin import check_origin
 from skyloom.algorithms.sky.layers import Layer, scaled_layer, smooth_layer, subtract_layers
+from skyloom.algorithms.sky.templates import template_frame
 
 __all__ = ["SkyFrameWarning", "subtract_fit", "subtract_sky_frame"]
 
@@ -120,8 +121,9 @@ def subtract_fit(
         May be lazy; the result then is. Variance and mask stay as they are.
     fit : Dataset
         Of `solve_scales` or `fit_visit_background`.
-    sky_frame : Dataset, (bin_y, bin_x), optional
-        Without it only the smooth part is subtracted.
+    sky_frame : Dataset, (bin_y, bin_x) or (template, bin_y, bin_x), optional
+        Without it only the smooth part is subtracted. Of several templates each is taken as many
+        times as the fit has found it.
     transform : array, (2, 3), mm
         Takes pixels (x, y, 1) to the focal plane; needed if the fit was made there, else pixels
         are meant.
@@ -225,9 +227,10 @@ def fit_layers(
     """Return the layers of a fit on one detector: the sky frame, then the smooth part if wanted."""
     made: list[Layer] = []
     if sky_frame is not None:
-        layer = frame_layer(
-            sky_frame, float(fit["scale"]), units=units, interpolation=interpolation
-        )
+        scale = float(fit["scale"])
+        if "template" in sky_frame.dims:
+            sky_frame, scale = _summed_templates(sky_frame, fit)
+        layer = frame_layer(sky_frame, scale, units=units, interpolation=interpolation)
         made += [] if layer is None else [layer]
     if not smooth:
         return tuple(made)
@@ -247,3 +250,15 @@ def fit_layers(
     elif coefficients.size or offset:
         made.append(smooth_layer(fit, transform, offset=offset))
     return tuple(made)
+
+
+def _summed_templates(sky_frame: xr.Dataset, fit: xr.Dataset) -> tuple[xr.Dataset, float]:
+    """Return the frame that the templates of a fit add up to, and what to multiply it by."""
+    number = sky_frame.sizes["template"]
+    scales = fit["template_scale"].values if "template_scale" in fit else fit["scale"].values
+    scales = np.atleast_1d(scales)
+    if len(scales) != number:
+        raise ConfigurationError(f"the sky frame has {number} templates, the fit {len(scales)}")
+    if not np.isfinite(scales).all():
+        return sky_frame.isel(template=0), np.nan
+    return template_frame(sky_frame, scales.tolist()), 1.0

@@ -153,8 +153,10 @@ def template_frame(frame: xr.Dataset, amplitudes: Sequence[float]) -> xr.Dataset
     factors = xr.DataArray(np.asarray(amplitudes, float), dims="template")
     if factors.size != frame.sizes["template"]:
         raise ValueError(f"there must be {frame.sizes['template']} amplitudes, got {factors.size}")
-    level = (frame["level"] * factors).sum("template").astype(np.float32)
-    variance = (frame["variance"] * factors**2).sum("template").astype(np.float32)
+    # what no exposure observed has no level, and no sum of levels either
+    level = (frame["level"] * factors).sum("template", skipna=False).astype(np.float32)
+    squares = frame["variance"] * factors**2
+    variance = squares.where(factors != 0, 0.0).sum("template", skipna=False).astype(np.float32)
     found = {"level": level.assign_attrs(frame["level"].attrs),
              "variance": variance.assign_attrs(frame["variance"].attrs)}  # fmt: skip
     return xr.Dataset(found, attrs=frame.attrs)

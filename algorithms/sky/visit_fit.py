@@ -59,8 +59,9 @@ def fit_visit_background(
         have different bins.
     transforms : mapping from detector to array, (2, 3), mm
         Take pixels (x, y, 1) to the focal plane.
-    sky_frames : mapping from detector to Dataset, (bin_y, bin_x), optional
-        Without it the smooth sky alone is fitted.
+    sky_frames : mapping from detector to Dataset, (bin_y, bin_x) or (template, ...), optional
+        Without it the smooth sky alone is fitted. Of several templates, see `sky_templates`, each
+        has a scale of its own; that of the first, the mean sky, is what is called the scale.
     detector_types, focal_box, level
         As in `solve_scales`.
     minimum_fraction : float
@@ -79,8 +80,8 @@ def fit_visit_background(
     Raises
     ------
     ConfigurationError
-        If there are no backgrounds, or a sky frame says that it is of another detector, filter or
-        camera than the background.
+        If there are no backgrounds, a sky frame says that it is of another detector, filter or
+        camera than the background, or detectors have different numbers of templates.
     NoUsableDataError
         If no detector has a background, a transform and, if asked for, a sky frame.
 
@@ -115,6 +116,9 @@ def fit_visit_background(
     if sky_frames is not None:
         for name in detectors:
             check_origin(backgrounds[name], sky_frames[name], detector=name, what="background")
+        numbers = {name: sky_frames[name].sizes.get("template", 1) for name in detectors}
+        if len(set(numbers.values())) > 1:
+            raise ConfigurationError(f"sky_frames have different numbers of templates: {numbers}")
     samples = [
         samples_of_bins(
             backgrounds[name],
