@@ -14,16 +14,41 @@ Floats = NDArray[np.float64]
 
 
 class Tile(NamedTuple):
-    """Where a tile is solved (``rows``, ``columns``), and its weight along both axes."""
+    """Where a tile is solved (``rows``, ``columns``), its weight along both axes, and the pixels
+    that are its own (``own_rows``, ``own_columns``), without margins: every pixel is of one tile
+    only."""
 
     rows: slice
     columns: slice
     weight_y: Floats
     weight_x: Floats
+    own_rows: slice
+    own_columns: slice
 
     def weight(self) -> NDArray[np.float32]:
         """Return the weight of each pixel; weights of all tiles add up to 1."""
         return np.asarray(self.weight_y[:, None] * self.weight_x, np.float32)
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Return where in the image the tile lies, with its margins."""
+        return self.rows, self.columns
+
+    @property
+    def own(self) -> tuple[slice, slice]:
+        """Return where in the image the pixels lie that are its own."""
+        return self.own_rows, self.own_columns
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Return where in the tile these lie."""
+        return (
+            slice(self.own_rows.start - self.rows.start, self.own_rows.stop - self.rows.start),
+            slice(
+                self.own_columns.start - self.columns.start,
+                self.own_columns.stop - self.columns.start,
+            ),
+        )
 
 
 def tiles_of(shape: tuple[int, int], size: int, margin: int) -> list[Tile]:
@@ -40,32 +65,31 @@ def tiles_of(shape: tuple[int, int], size: int, margin: int) -> list[Tile]:
     Examples
     --------
     >>> tiles = tiles_of((100, 60), 60, 8)
-    >>> [(tile.rows, tile.columns) for tile in tiles]
-    [(slice(0, 58, None), slice(0, 60, None)), (slice(42, 100, None), slice(0, 60, None))]
+    >>> [tile.rows for tile in tiles], [tile.own_rows for tile in tiles]
+    ([slice(0, 58, None), slice(42, 100, None)], [slice(0, 50, None), slice(50, 100, None)])
     """
-    (rows, along_y), (columns, along_x) = (_cut(side, size, margin) for side in shape)
+    along_y, along_x = (_cut(side, size, margin) for side in shape)
     return [
-        Tile(row, column, weight_y, weight_x)
-        for row, weight_y in zip(rows, along_y, strict=True)
-        for column, weight_x in zip(columns, along_x, strict=True)
+        Tile(rows, columns, weight_y, weight_x, own_rows, own_columns)
+        for rows, weight_y, own_rows in along_y
+        for columns, weight_x, own_columns in along_x
     ]
 
 
-def _cut(side: int, size: int, margin: int) -> tuple[list[slice], list[Floats]]:
+def _cut(side: int, size: int, margin: int) -> list[tuple[slice, Floats, slice]]:
     count = max(1, -(-side // size))
-    edges = np.linspace(0, side, count + 1).round().astype(int)
-    slices, weights = [], []
+    edges = [int(edge) for edge in np.linspace(0, side, count + 1).round()]
+    found = []
     for start, stop in pairwise(edges):
         low, high = max(start - margin, 0), min(stop + margin, side)
-        at = np.arange(low, high) + 0.5
+        at = np.arange(low, high, dtype=np.float64) + 0.5
         weight = np.ones(high - low)
         if start > 0:
             weight *= _rise(at - start, margin)
         if stop < side:
             weight *= _rise(stop - at, margin)
-        slices.append(slice(int(low), int(high)))
-        weights.append(weight)
-    return slices, weights
+        found.append((slice(low, high), weight, slice(start, stop)))
+    return found
 
 
 def _rise(distance: Floats, margin: int) -> Floats:

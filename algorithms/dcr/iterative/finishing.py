@@ -68,15 +68,15 @@ class Gathered:
         weight, at = tile.weight(), (tile.rows, tile.columns)
         self.planes[:, *at] += weight * found.planes[inside]
         self.counts[:, *at] += weight * found.counts[inside]
-        own = weight > 0
-        sums = loaded.inverse.sum(axis=0, dtype=np.float64)
-        self.weight_sum[at] = np.where(own, sums, self.weight_sum[at])
-        self.visit_count[at] = np.where(own, (loaded.inverse > 0).sum(axis=0), self.visit_count[at])
-        self.weights += loaded.inverse.sum(axis=(1, 2), dtype=np.float64)
-        self.area += weight.size
+        own = loaded.inverse[:, *tile.inner]
+        self.weight_sum[tile.own] = own.sum(axis=0, dtype=np.float64)
+        self.visit_count[tile.own] = (own > 0).sum(axis=0)
+        self.weights += own.sum(axis=(1, 2), dtype=np.float64)
+        self.area += own[0].size
         self.tiles.append(found)
         prepared = prepared_planes(found.planes, 1.0, geometry.order)
-        counted = (weight >= 0.5) & loaded.tile.detected[inside[1:]]
+        counted = np.zeros(weight.shape, bool)
+        counted[tile.inner] = loaded.tile.detected[inside[1:]][tile.inner]
         for visit, inverse in enumerate(loaded.inverse):
             good = counted & (inverse > 0)
             if not good.any():

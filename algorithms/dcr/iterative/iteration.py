@@ -73,7 +73,7 @@ def iterate_tile(
 
     Each iteration shifts back what visits lack of the model, adds its mean to each plane, clamps
     the planes, averages them with the old ones, and lets them go over into the coadd far from
-    sources.
+    sources. A single plane is the mean of visits moved back, without any of these.
     """
     p = parameters
     part = tile.template / np.float32(p.subfilters)
@@ -95,6 +95,11 @@ def iterate_tile(
         return ended(planes, v.DcrStatus.NO_VALID_PIXELS)
     if not geometry.split.any():
         return ended(planes, v.DcrStatus.NO_LEVERAGE)
+    if p.subfilters == 1:
+        planes = _moved_back(tile, geometry, planes, norms)
+        metrics.append(_compare(tile, geometry, planes, p)[0])
+        gains.append(1.0)
+        return ended(planes, v.DcrStatus.CONVERGED)
     best, status = planes, v.DcrStatus.NOT_CONVERGED
     while len(gains) < p.most and metric > 0.0:
         gain = next_gain(metrics, gains, p.gain, p.progressive_gain)
@@ -114,6 +119,17 @@ def iterate_tile(
     return ended(
         amplified(planes, p.accelerate), v.DcrStatus.CONVERGED if metric == 0.0 else status
     )
+
+
+def _moved_back(tile: IterativeTile, geometry: Geometry, planes: Images, norms: Images) -> Images:
+    """Return the mean of visits moved back, all that a single plane can be.
+
+    To iterate would be to sharpen what the interpolation of each visit smooths.
+    """
+    total = np.zeros_like(planes)
+    for visit, (image, weight) in enumerate(zip(tile.images, tile.weights, strict=True)):
+        backshift_residual(image * weight, geometry, visit, total)
+    return np.where(norms > 0, norms * total, planes)
 
 
 def _inside(background: Bools) -> Bools:

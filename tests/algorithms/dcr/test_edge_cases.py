@@ -16,7 +16,6 @@ from skyloom.algorithms.dcr import (
     LinearParameters,
     dcr_shifts,
     predict_template,
-    shift_image,
     solve_dcr,
     stack_planes,
 )
@@ -176,26 +175,6 @@ def test_a_model_that_is_perfect_has_converged(sky: Sky, solver: str) -> None:
     assert not found.model["model"].any()
     if solver == "iterative":
         assert found.diagnostics["convergence_last"].item() == 0.0
-
-
-def test_one_sub_band_iterates_to_the_weighted_mean_of_visits_moved_back(sky: Sky) -> None:
-    exact = sky.warps.copy(deep=True)
-    exact["image"].values[:] = sky.truth
-    found = quiet(
-        sky._replace(warps=exact), "iterative", subfilters=1, use_model_weights=False,
-        clamp_frequency=0.0, clamp_iteration=0.0, max_iterations=30, use_convergence=False, order=5,
-    )  # fmt: skip
-    shifts = dcr_shifts(G, sky.table, NORTH_UP, subfilters=1, mode="endpoint_mean")
-    mean = np.zeros((SIZE, SIZE))
-    for visit in range(12):
-        wide = exact["image"][visit].astype(float).pad(y=32, x=32, constant_values=0)
-        back = (-float(shifts["shift_y"][visit, 0]), -float(shifts["shift_x"][visit, 0]))
-        mean += shift_image(wide, back).to_numpy()[32:-32, 32:-32] / 12
-    inside = (slice(6, -6), slice(6, -6))
-    # Splines of order 5 are good to 1.5e-4 of a star of this width.
-    assert found.model["model"].to_numpy()[0][inside] == pytest.approx(
-        mean[inside], abs=3e-4 * float(mean.max())
-    )
 
 
 def test_a_model_of_one_geometry_holds_near_it_alone(sky: Sky) -> None:

@@ -12,7 +12,9 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr import (
     IterativeParameters,
     LinearParameters,
+    dcr_shifts,
     predict_template,
+    shift_image,
     solve_dcr,
     stack_planes,
 )
@@ -237,14 +239,30 @@ def test_nothing_detected_and_nothing_valid_give_equal_parts(sky: Sky) -> None:
     assert np.isfinite(found.model["model"]).all()
 
 
-def test_one_sub_band_iterates_to_the_mean_of_visits_moved_back(sky: Sky) -> None:
-    p = IterativeParameters(subfilters=1, use_model_weights=False, clamp_frequency=0.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)
-        found = solve_dcr(sky.warps, sky.table, G, sky.template, jacobian=NORTH_UP,
-                          solver="iterative", parameters=p)  # fmt: skip
-    assert found.model.sizes["subfilter"] == 1
-    assert np.isfinite(found.model["model"]).all()
+def test_one_sub_band_is_the_weighted_mean_of_visits_moved_back(sky: Sky) -> None:
+    warps = sky.warps.copy(deep=True)
+    weights = np.linspace(1.0, 2.0, 12)
+    warps["variance"][:] = (NOISE**2 / weights)[:, None, None]
+    found = solve_dcr(warps, sky.table, G, sky.template, jacobian=NORTH_UP, solver="iterative",
+                      parameters=IterativeParameters(subfilters=1))  # fmt: skip
+    shifts = dcr_shifts(G, sky.table, NORTH_UP, subfilters=1, mode="endpoint_mean")
+    mean = np.zeros((80, 80))
+    for visit in range(12):
+        back = tuple(-float(shifts[name][visit, 0]) for name in ("shift_y", "shift_x"))
+        wide = warps["image"][visit].astype(float).pad(y=32, x=32, constant_values=0.0)
+        moved = shift_image(wide, back, order=3).to_numpy()[32:-32, 32:-32]
+        mean += weights[visit] / weights.sum() * moved
+    inside = (slice(8, -8), slice(8, -8))
+    assert found.model["model"].to_numpy()[0][inside] == pytest.approx(
+        mean[inside], abs=1e-5 * float(mean.max())
+    )
+    assert found.diagnostics["status"].item() == v.DcrStatus.CONVERGED
+    assert found.diagnostics["iterations"].item() == 1
+    # What it predicts of a visit is that plane, moved.
+    seen = predict_template(found.model, sky.table.isel(visit=[11]))["image"].to_numpy()
+    forth = tuple(float(shifts[name][11, 0]) for name in ("shift_y", "shift_x"))
+    moved = shift_image(found.model["model"][0].astype(float), forth, order=3).to_numpy()
+    assert seen[inside] == pytest.approx(moved[inside], abs=1e-5 * float(mean.max()))
 
 
 def test_inputs_stay_as_they_are(sky: Sky) -> None:
