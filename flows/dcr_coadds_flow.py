@@ -20,6 +20,7 @@ from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import MaskObjectsParameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.visit_conditions import conditions_of_exposures
+from skyloom.flows.dcr_bands import band_values
 from skyloom.flows.dcr_blocks import (
     PSF_SIZE,
     DcrBlockParameters,
@@ -60,8 +61,8 @@ class DcrCoaddsConfiguration(Parameters):
     )
     bands: dict[str, Band] = Field(
         default_factory=dict,
-        description="limits and reference wavelength (nm) of each filter; filters that are not "
-        "named are left out",
+        description="limits and reference wavelength (nm) of each filter, or a file of its "
+        "band-pass; filters that are not named are left out",
     )
     dcr: SolverParameters = Field(
         LinearParameters(),
@@ -94,11 +95,11 @@ class DcrCoaddsConfiguration(Parameters):
     @model_validator(mode="before")
     @classmethod
     def _names(cls, values: Any) -> Any:
-        """Name each band after its filter if it has no name of its own."""
+        """Name each band after its filter if it has no name of its own; read band-passes."""
         bands = values.get("bands") if isinstance(values, dict) else None
         if isinstance(bands, dict):
             named = {
-                key: {"name": key, **band} if isinstance(band, dict) else band
+                key: band_values(key, band) if isinstance(band, dict) else band
                 for key, band in bands.items()
             }
             return {**values, "bands": named}

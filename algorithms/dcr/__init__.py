@@ -6,7 +6,7 @@ sub-bands; from these, an image at any other airmass and angle is predicted. Not
 its input.
 """
 
-from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.bands import Band, effective_wavelength, subband_edges
 from skyloom.algorithms.dcr.choice import SolverParameters, solver_parameters
 from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
 from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
@@ -34,6 +34,7 @@ __all__ = [
     "dcr_shifts",
     "dispersion",
     "displacement",
+    "effective_wavelength",
     "finalize_planes",
     "identifiability",
     "init_model",

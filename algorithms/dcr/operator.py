@@ -26,7 +26,7 @@ from numpy.polynomial.chebyshev import chebvander
 from numpy.typing import NDArray
 from scipy import fft
 
-from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.bands import Band, subband_places
 from skyloom.algorithms.dcr.extinction import extinction_factors
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 from skyloom.algorithms.dcr.operator_kernels import STEP, add_outer, add_unseen, response, see
@@ -266,9 +266,7 @@ def subband_shares(band: Band, subfilters: int, in_band: InBand) -> tuple[Floats
     wavelengths, weights = subband_nodes(band, subfilters)
     shares = np.eye(subfilters)[:, :, None] * weights
     if in_band == "linear" and subfilters > 1:
-        edges = subband_edges(band, subfilters)
-        middle = (edges[1:, None] + edges[:-1, None]) / 2.0
-        within = (wavelengths - middle) / np.diff(edges)[:, None]
+        within = subband_places(band, wavelengths)
         # Light is only moved within the sub-band, whatever the throughput.
         within = within - (within * weights).sum(axis=1, keepdims=True)
         shares = shares + slope_matrix(subfilters).T[:, :, None] * (within * weights)
