@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.detrend.calibrations import told
 from skyloom.algorithms.sky.focal_basis import FocalBox
 
 __all__ = ["OTHER", "Samples", "collect_samples"]
@@ -63,9 +64,14 @@ def collect_samples(
     Raises
     ------
     ValueError
-        If a variable is missing, or units or numbers of templates differ.
+        If a variable is missing, or units or numbers of templates differ, or the samples say that
+        they are of several exposures, filters or cameras.
     """
     flat = [piece for part in parts for piece in _by_detector(part)]
+    for name in (v.EXPOSURE, v.FILTER, "camera"):
+        said = sorted({told(piece, name) for piece in flat} - {""})
+        if len(said) > 1:
+            raise ValueError(f"samples of one {name} are needed, they are of {', '.join(said)}")
     units = {str(piece["level"].attrs.get("units", "")) for piece in flat}
     if len(units) > 1:
         raise ValueError(f"samples must share one unit, got {sorted(units)}")

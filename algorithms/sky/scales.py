@@ -76,7 +76,8 @@ def solve_scales(
     Raises
     ------
     ValueError
-        If there are no samples at all, units differ, or types are missing.
+        If there are no samples at all, units differ, types are missing, or samples say that they
+        are of several exposures, filters or cameras.
     DegenerateFitError
         If the samples do not determine the scale and the parameters say to raise.
 

@@ -11,9 +11,11 @@ from skyloom.algorithms.errors import ConfigurationError, DegenerateFitError
 from skyloom.algorithms.sky.focal_basis import Regressors, chebyshev_terms, chebyshev_values
 from skyloom.algorithms.sky.m_estimator import RobustOptions
 from skyloom.algorithms.sky.robust_fit import fit_robustly
+from skyloom.algorithms.sky.samples import measure_scale
 from skyloom.algorithms.sky.scale_parameters import SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
 from skyloom.algorithms.vocabulary import ScaleStatus
+from tests.algorithms.sky.scenes import Mosaic
 
 DETECTORS, PER_DETECTOR = 6, 16
 PLAIN = SolveScaleParameters(loss="none", extra_scatter=False, template_noise=False)
@@ -521,3 +523,15 @@ def test_misuse_is_named():
         solve_scales([parts[0], parts[1].drop_vars(["focal_x", "focal_y"])])
     with pytest.raises(ValueError, match="steps"):
         SolveScaleParameters(steps=["detector", "type"])
+
+
+@pytest.mark.parametrize("name", ["exposure", "physical_filter", "camera"])
+def test_samples_of_several_exposures_filters_or_cameras_are_refused(name):
+    mosaic = Mosaic((64, 64), (1, 2))
+    rng = np.random.default_rng(1)
+    frames = mosaic.frames(bin_size=8)
+    samples = [measure_scale(mosaic.exposure(n, 900.0, rng, stars=0), frames[n]) for n in frames]
+    same = [part.assign_coords({name: "a"}) for part in samples]
+    assert int(solve_scales(same)["used_count"]) > 8
+    with pytest.raises(ValueError, match=f"of one {name} are needed, they are of a, b"):
+        solve_scales([same[0], samples[1].assign_coords({name: "b"})])
