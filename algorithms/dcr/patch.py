@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -12,13 +13,17 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.geometry import patch_jacobian
+from skyloom.algorithms.dcr.tiles import Tile
 from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.tangent_plane import plane_of_header
+from skyloom.algorithms.tiles import in_memory
 
-__all__ = ["DcrSolution", "check_pixels", "good_pixels", "jacobian_of"]
+__all__ = ["DcrSolution", "Rows", "Run", "check_pixels", "good_pixels", "jacobian_of"]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class DcrSolution(NamedTuple):
@@ -64,6 +69,42 @@ def check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset
     unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
     if unknown:
         raise GeometryError(f"conditions lack visits {', '.join(map(str, unknown))}")
+
+
+class Run(Protocol):
+    """How tiles are worked on: as ``map`` does, or the ``map`` of a pool; results in order."""
+
+    def __call__(
+        self, work: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterable[Result]: ...
+
+
+class Rows:
+    """Warps that are cut into tiles; of those that lie in a store, whole rows are read.
+
+    They are stored in rows, which are so read once for all tiles beside each other. Of warps in
+    chunks each tile is computed by itself.
+    """
+
+    def __init__(self, warps: xr.Dataset) -> None:
+        names = [name for name in ("image", "variance", v.MASK) if name in warps]
+        self._warps = warps[names]
+        self._ready = all(in_memory(self._warps[name]) for name in names)
+        self._chunked = any(self._warps[name].chunks is not None for name in names)
+        self._rows: slice | None = None
+        self._read = self._warps
+        self._lock = threading.Lock()
+
+    def cut(self, tile: Tile) -> xr.Dataset:
+        """Return the warps of a tile."""
+        if self._ready or self._chunked:
+            return self._warps.isel({v.Y: tile.rows, v.X: tile.columns}).compute()
+        with self._lock:
+            if self._rows != tile.rows:
+                self._read = self._warps  # what was read before is not held while more is read
+                self._read = self._warps.isel({v.Y: tile.rows}).compute()
+                self._rows = tile.rows
+            return self._read.isel({v.X: tile.columns})
 
 
 def good_pixels(

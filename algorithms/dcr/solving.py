@@ -3,79 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
-from skyloom.algorithms.dcr.geometry import FIELDS, check_conditions
-from skyloom.algorithms.dcr.identifiability import (
-    band_vectors,
-    identifiability,
-    warn_of_degeneracy,
-)
+from skyloom.algorithms.dcr.geometry import FIELDS
+from skyloom.algorithms.dcr.identifiability import identifiability, warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
-from skyloom.algorithms.dcr.linear import (
-    Problem,
-    load_problem,
-    model_weight,
-    prior_of,
-    solve_tile,
-    spectrum_of,
-    visit_chi2,
-)
-from skyloom.algorithms.dcr.offsets import (
-    Deviation,
-    Step,
-    coarse_offset,
-    deviation,
-    misfit_map,
-    offset_step,
-)
-from skyloom.algorithms.dcr.operator import FourierOperator, Images, fourier_operator
+from skyloom.algorithms.dcr.linear import model_weight
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, jacobian_of
-from skyloom.algorithms.dcr.rejection import MODEL_ERROR, reject_pixels
-from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
-from skyloom.algorithms.dcr.tiles import Tile, tiles_of
-from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
-from skyloom.algorithms.dcr.uncertainty import (
-    GRID,
-    noise_of_planes,
-    plane_covariance,
-)
-from skyloom.algorithms.errors import (
-    GeometryError,
-    NoSourcesWarning,
-    NotConvergedWarning,
-    NoValidPixelsWarning,
-    VisitOutlierWarning,
-)
+from skyloom.algorithms.dcr.patch import DcrSolution, Run
+from skyloom.algorithms.dcr.patch_solution import PatchSetup, PatchSum, solve_patch
+from skyloom.algorithms.dcr.settling import settled
+from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, plane_covariance
+from skyloom.algorithms.errors import NoSourcesWarning, NotConvergedWarning, NoValidPixelsWarning
 
 __all__ = ["solve_dcr"]
 
 Floats = NDArray[np.float64]
 
 Solver: TypeAlias = Literal["linear", "iterative"]
-
-LEVERAGE: Final = 1e-6
-"""Pixels of dispersion below which visits have none."""
-CONFIDENT: Final = 100.0
-"""Signal to noise of the brightest pixel in a visit from which the planes follow their data."""
-LOST: Final = 0.2
-"""Part of the pixels of sources in a visit that may be rejected before it is doubted."""
-OFFSET_STEPS: Final = 8
-OFFSET_ERROR: Final = 1e-4
-"""Pixels to which the offset of a visit is found."""
-SPREAD: Final = 8
-"""Pixels around a tile beside the largest shift."""
 
 
 def solve_dcr(
@@ -87,6 +40,7 @@ def solve_dcr(
     jacobian: Floats | None = None,
     solver: Solver = "linear",
     parameters: LinearParameters | IterativeParameters | None = None,
+    run: Run = map,
 ) -> DcrSolution:
     """Solve for the sky in sub-bands from visits at different airmasses and parallactic angles.
 
@@ -107,6 +61,9 @@ def solve_dcr(
         `solve_iterative`.
     parameters : LinearParameters or IterativeParameters, optional
         Of that solver.
+    run : callable
+        How tiles are worked on: ``map``, one after the other, or that of a pool of threads. The
+        result does not depend on it.
 
     Returns
     -------
@@ -173,315 +130,21 @@ def solve_dcr(
         if isinstance(parameters, LinearParameters):
             raise ValueError("solver 'iterative' needs IterativeParameters, got LinearParameters")
         return solve_iterative(
-            warps, conditions, band, template, jacobian=jacobian, parameters=parameters
+            warps, conditions, band, template, jacobian=jacobian, parameters=parameters, run=run
         )
     if solver != "linear":
         raise ValueError(f"solver must be 'linear' or 'iterative', got {solver!r}")
     if isinstance(parameters, IterativeParameters):
         raise ValueError("solver 'linear' needs LinearParameters, got IterativeParameters")
     p = parameters or LinearParameters()
-    setup = _Setup(warps, conditions, band, template, jacobian, p)
-    found = _settled(setup, _solve(setup, np.ones(setup.visits, bool)))
+    setup = PatchSetup(warps, conditions, band, template, jacobian, p, run)
+    found = settled(setup, solve_patch(setup, np.ones(setup.visits, bool)))
     solution = _finished(setup, found)
     _warn(setup, solution.diagnostics)
     return solution
 
 
-class _Setup:
-    """What all tiles share."""
-
-    def __init__(
-        self,
-        warps: xr.Dataset,
-        conditions: xr.Dataset,
-        band: Band,
-        template: xr.Dataset,
-        jacobian: Floats | None,
-        parameters: LinearParameters,
-    ) -> None:
-        check_conditions(conditions)
-        check_pixels(warps, template, conditions)
-        self.warps, self.template, self.band, self.p = warps, template, band, parameters
-        self.names = warps[v.VISIT].to_numpy()
-        self.conditions = conditions.sel({v.VISIT: self.names})
-        self.visits = len(self.names)
-        self.jacobian = jacobian_of(warps.attrs) if jacobian is None else np.asarray(jacobian)
-        given = point_spreads(warps, parameters.match_seeing)
-        self.fwhm = given.fwhm
-        self.spreads: PointSpreads = given.in_sharpest_light(
-            band, parameters.chromatic_seeing, parameters.subfilters
-        )
-        shifts = dcr_shifts(
-            band, self.conditions, self.jacobian, subfilters=parameters.subfilters, mode="split",
-            split_threshold=0.0,
-        )  # fmt: skip
-        needed = shift_margin(shifts, SPREAD)
-        if parameters.margin is not None and parameters.margin < needed:
-            raise GeometryError(
-                f"margin must be at least {needed} pixels for these shifts, got {parameters.margin}"
-            )
-        self.reach = needed
-        widest = math.ceil(4.0 * float(self.fwhm.max()))
-        self.margin = parameters.margin if parameters.margin is not None else needed + widest
-        self.vectors = band_vectors(band, self.conditions, self.jacobian)
-        self.adherence = self._adherence()
-        self.offsets = np.zeros((self.visits, 2))
-
-    def operator(self, shape: tuple[int, int]) -> FourierOperator:
-        """Return the operators over a periodic image of this shape."""
-        return fourier_operator(
-            shape,
-            self.band,
-            self.conditions,
-            self.jacobian,
-            subfilters=self.p.subfilters,
-            in_band=self.p.in_band,
-            transfer=self.spreads.ratios(shape),
-            fwhm=self.spreads.widths,
-            chromatic_seeing=self.p.chromatic_seeing,
-            offsets=self.offsets,
-        )
-
-    def padded(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return the shape of the periodic image for a tile."""
-        reach = self.reach + math.ceil(float(np.abs(self.offsets).max()))
-        found = (fft.next_fast_len(side + 2 * reach, real=True) for side in (rows, columns))
-        rows, columns = found
-        return rows, columns
-
-    def _adherence(self) -> float:
-        """Return the prior on the difference to the coadd, one for all tiles."""
-        if self.p.adherence is not None:
-            return self.p.adherence
-        detected = v.plane_bits(["DETECTED"], self.template[v.MASK].attrs)
-        at = (self.template[v.MASK].to_numpy() & detected) != 0
-        image, variance = (self.template[name].to_numpy()[at] for name in ("image", "variance"))
-        good = np.isfinite(image) & (variance > 0)
-        per_visit = np.abs(image[good]) / np.sqrt(variance[good] * self.visits)
-        return 1e-5 if per_visit.size and per_visit.max() >= CONFIDENT else 1e-4
-
-
-class _Found:
-    """What the tiles gave, added up."""
-
-    def __init__(self, setup: _Setup, tiles: int) -> None:
-        shape = tuple(setup.template.sizes[dim] for dim in (v.Y, v.X))
-        self.planes = np.zeros((setup.p.subfilters, *shape), np.float32)
-        self.weight_sum = np.zeros(shape, np.float32)
-        self.n_image = np.zeros(shape, np.int16)
-        self.chi2 = np.zeros(setup.visits)
-        self.count = np.zeros(setup.visits, np.int64)
-        self.lost = np.zeros(setup.visits, np.int64)
-        self.rejected = np.zeros(setup.visits, np.int64)
-        self.weights = np.zeros(setup.visits)
-        self.area = 0
-        self.used = np.ones(setup.visits, bool)
-        self.status = np.full(tiles, v.DcrStatus.NOT_MEASURED, np.uint8)
-        self.iterations = np.zeros(tiles, np.int32)
-        self.residual = np.full(tiles, np.nan)
-
-    @property
-    def per_pixel(self) -> Floats:
-        """Return chi2 per pixel of each visit, NaN without pixels."""
-        found = np.full(len(self.chi2), np.nan)
-        np.divide(self.chi2, self.count, out=found, where=self.count > 0)
-        return found
-
-
-def _tiles(setup: _Setup) -> list[Tile]:
-    shape = (setup.template.sizes[v.Y], setup.template.sizes[v.X])
-    return tiles_of(shape, setup.p.tile, setup.margin)
-
-
-def _loaded(
-    setup: _Setup, order: Sequence[int] | None = None
-) -> Iterator[tuple[int, Tile, Problem, FourierOperator]]:
-    """Yield the tiles, their data, and their operators."""
-    tiles = _tiles(setup)
-    operators: dict[tuple[int, int], FourierOperator] = {}
-    for number in range(len(tiles)) if order is None else order:
-        tile = tiles[number]
-        place = {v.Y: tile.rows, v.X: tile.columns}
-        problem = load_problem(setup.warps.isel(place), setup.template.isel(place), setup.p)
-        padded = setup.padded(*problem.coadd.shape)
-        if padded not in operators:
-            operators = {padded: setup.operator(padded)}
-        yield number, tile, problem, operators[padded]
-
-
-def _solve(setup: _Setup, used: NDArray[np.bool_]) -> _Found:
-    """Solve all tiles with some visits."""
-    found = _Found(setup, len(_tiles(setup)))
-    found.used = used
-    for number, tile, problem, operator in _loaded(setup):
-        if not used.all():
-            weights = np.where(used[:, None, None], problem.weights, np.float32(0.0))
-            problem = problem._replace(weights=weights)
-        _solve_one(setup, problem, operator, tile, number, found)
-    found.weights /= found.area
-    return found
-
-
-def _solve_one(
-    setup: _Setup, problem: Problem, operator: FourierOperator, tile: Tile, number: int,
-    found: _Found,
-) -> None:  # fmt: skip
-    """Solve a tile, reject what few visits show, solve again; add the tile to the patch."""
-    prior = prior_of(setup.spreads.model_transfer(operator.shape), setup.p, setup.adherence)
-    fwhm = setup.spreads.model_fwhm
-    if np.abs(setup.vectors).max() < LEVERAGE and not len(operator.transfer):
-        planes = np.repeat(problem.coadd[None] / np.float32(setup.p.subfilters),
-                           setup.p.subfilters, axis=0)  # fmt: skip
-        solved_status, residuals = v.DcrStatus.NO_LEVERAGE, [0.0]
-    else:
-        given = problem.weights > 0
-        solved = solve_tile(problem, operator, prior, fwhm, setup.p)
-        for _ in range(setup.p.reject_rounds if solved.residuals else 0):
-            cleaned, rejected = reject_pixels(
-                problem, operator, solved.planes, setup.p.reject_threshold
-            )
-            found.rejected += rejected
-            if cleaned is problem:
-                break
-            problem = cleaned
-            solved = solve_tile(problem, operator, prior, fwhm, setup.p, solved.planes)
-        planes, solved_status, residuals = solved.planes, solved.status, solved.residuals
-        gone = given & (problem.weights == 0) & problem.detected & (tile.weight() >= 0.5)
-        found.lost += gone.sum(axis=(1, 2))
-    weight = tile.weight()
-    at = (tile.rows, tile.columns)
-    found.planes[:, *at] += weight * planes
-    found.weight_sum[at] = np.where(
-        weight > 0, problem.weights.sum(axis=0, dtype=np.float64), found.weight_sum[at]
-    )
-    found.n_image[at] = np.where(weight > 0, (problem.weights > 0).sum(axis=0), found.n_image[at])
-    found.weights += problem.mean_weights * problem.coadd.size
-    found.area += problem.coadd.size
-    chi2, count = visit_chi2(problem, operator, planes, weight >= 0.5)
-    found.chi2 += chi2
-    found.count += count
-    found.status[number] = solved_status
-    found.iterations[number] = max(len(residuals) - 1, 0)
-    found.residual[number] = residuals[-1] if residuals else np.nan
-
-
-def _outliers(found: _Found, parameters: LinearParameters) -> NDArray[np.bool_]:
-    """Return which visits disagree with the others; none if that would leave fewer than two."""
-    per_pixel = found.per_pixel
-    if not np.isfinite(per_pixel).any():
-        return np.zeros(len(per_pixel), bool)
-    outliers = np.nan_to_num(per_pixel) > _limit(found, parameters)
-    return outliers if (~outliers & found.used).sum() >= 2 else np.zeros(len(per_pixel), bool)
-
-
-def _limit(found: _Found, parameters: LinearParameters) -> float:
-    """Return the chi2 per pixel beyond which a visit disagrees with the others."""
-    return max(parameters.outlier_factor * float(np.nanmedian(found.per_pixel)), 1.0)
-
-
-def _robbed(found: _Found) -> NDArray[np.bool_]:
-    """Return which visits lost so many pixels of sources that these may be in the wrong place."""
-    return np.asarray(found.lost > LOST * np.maximum(found.lost + found.count, 1))
-
-
-def _settled(setup: _Setup, found: _Found) -> _Found:
-    """Return a solution in which visits that disagree are fitted at an offset or left out."""
-    wrong = _outliers(found, setup.p)
-    doubtful = wrong | _robbed(found)
-    if not setup.p.max_offset or (~doubtful).sum() < 2:
-        doubtful = wrong
-    if not doubtful.any():
-        return found
-    before, typical = found.per_pixel, float(np.nanmedian(found.per_pixel))
-    others = _solve(setup, ~doubtful)
-    agree = np.zeros(setup.visits, bool)
-    if setup.p.max_offset:
-        agree = _fit_offsets(setup, others, np.flatnonzero(doubtful))
-    if (agree | wrong).any():
-        used = ~wrong | agree
-        found = others if (used == ~doubtful).all() else _solve(setup, used)
-        still = _outliers(found, setup.p) & (setup.offsets != 0).any(axis=1)
-        if still.any():
-            setup.offsets[still] = 0.0
-            found = _solve(setup, used & ~still)
-    left, moved = ~found.used, (setup.offsets != 0).any(axis=1)
-    if left.any():
-        names = ", ".join(str(name) for name in setup.names[left])
-        warnings.warn(
-            f"visits {names} disagree with the others (chi2 per pixel {_listed(before[left])}, of "
-            f"all {typical:.2f}): they are left out",
-            VisitOutlierWarning,
-            stacklevel=3,
-        )
-    if moved.any():
-        told = ", ".join(
-            f"{name} by ({dy:.2f}, {dx:.2f})"
-            for name, (dy, dx) in zip(setup.names[moved], setup.offsets[moved], strict=True)
-        )
-        warnings.warn(
-            f"visits lie elsewhere than the others, {told} pixels (y, x), and are fitted there",
-            VisitOutlierWarning,
-            stacklevel=3,
-        )
-    return found
-
-
-def _fit_offsets(setup: _Setup, others: _Found, visits: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Fit offsets of visits to the solution of others, and return which visits agree there."""
-    places = {int(visit): np.zeros(2) for visit in visits}
-    radius = math.ceil(setup.p.max_offset)
-    limit = _limit(others, setup.p)
-    agree = np.zeros(setup.visits, bool)
-    for visit, told in _deviations(setup, others, places).items():
-        agree[visit] = told.part_lost <= LOST and told.per_pixel <= limit
-    places = {visit: place for visit, place in places.items() if not agree[visit]}
-    if not places:
-        return agree
-    maps = {visit: np.zeros((2 * radius + 1,) * 2) for visit in places}
-    for _, problem, seen in _templates(setup, others, places):
-        for visit, image in seen.items():
-            maps[visit] += misfit_map(problem, visit, image, radius)
-    places = {visit: coarse_offset(cost) for visit, cost in maps.items()}
-    for _ in range(OFFSET_STEPS):
-        steps = {visit: Step(np.zeros((2, 2)), np.zeros(2)) for visit in places}
-        for counted, problem, seen in _templates(setup, others, places):
-            for visit, image in seen.items():
-                steps[visit] += offset_step(problem, visit, image, places[visit], counted)
-        changes = {visit: step.solved() for visit, step in steps.items()}
-        places = {visit: places[visit] + change for visit, change in changes.items()}
-        if max(float(np.abs(change).max()) for change in changes.values()) < OFFSET_ERROR:
-            break
-    for visit, told in _deviations(setup, others, places).items():
-        near = float(np.hypot(*places[visit])) <= setup.p.max_offset
-        if near and told.part_lost <= LOST:
-            agree[visit] = True
-            setup.offsets[visit] = places[visit]
-    return agree
-
-
-def _templates(
-    setup: _Setup, found: _Found, visits: Iterable[int]
-) -> Iterator[tuple[NDArray[np.bool_], Problem, dict[int, Images]]]:
-    """Yield for each tile its own pixels, its data, and what visits should show."""
-    for _, tile, problem, operator in _loaded(setup):
-        spectrum = spectrum_of(found.planes[:, tile.rows, tile.columns], operator)
-        seen = {visit: operator.predict(visit, spectrum) for visit in visits}
-        yield tile.weight() >= 0.5, problem, seen
-
-
-def _deviations(setup: _Setup, found: _Found, places: Mapping[int, Floats]) -> dict[int, Deviation]:
-    """Return how well visits agree with a solution at some offsets."""
-    told = dict.fromkeys(places, Deviation(0.0, 0, 0))
-    for counted, problem, seen in _templates(setup, found, places):
-        for visit, image in seen.items():
-            told[visit] += deviation(
-                problem, visit, image, places[visit], counted, setup.p.reject_threshold,
-                MODEL_ERROR,
-            )  # fmt: skip
-    return told
-
-
-def _finished(setup: _Setup, found: _Found) -> DcrSolution:
+def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     """Return model and diagnostics with what the geometry makes of the noise."""
     p, spreads = setup.p, setup.spreads
     operator = setup.operator(GRID)
@@ -506,8 +169,8 @@ def _finished(setup: _Setup, found: _Found) -> DcrSolution:
     }
     values: dict[str, Any] = {name: (v.VISIT, value) for name, value in visit.items()}
     values |= {
-        "status": ("tile", found.status, v.flag_attributes(v.DcrStatus)),
-        "iterations": ("tile", found.iterations),
+        "status": ("tile", np.array(found.status, np.uint8), v.flag_attributes(v.DcrStatus)),
+        "iterations": ("tile", np.array(found.iterations, np.int32)),
         "residual": ("tile", found.residual),
         "chi2_total": total / count if count else np.nan,
         "dispersion_trace": able.trace,
@@ -523,7 +186,7 @@ def _finished(setup: _Setup, found: _Found) -> DcrSolution:
     return DcrSolution(model, diagnostics)
 
 
-def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) -> xr.Dataset:
+def _model(setup: PatchSetup, found: PatchSum, covariance: Floats, weights: Floats) -> xr.Dataset:
     template, p = setup.template, setup.p
     local = np.divide(
         weights.sum(), found.weight_sum, out=np.zeros(found.weight_sum.shape),
@@ -575,7 +238,7 @@ def _model(setup: _Setup, found: _Found, covariance: Floats, weights: Floats) ->
     return xr.Dataset(values, {**coords, v.VISIT: setup.names}, attrs)
 
 
-def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
+def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:
     """Say what a user should know of a solution."""
     p = setup.p
     status = diagnostics["status"].to_numpy()
@@ -604,7 +267,3 @@ def _warn(setup: _Setup, diagnostics: xr.Dataset) -> None:
             NotConvergedWarning,
             stacklevel=3,
         )
-
-
-def _listed(values: Images | Floats) -> str:
-    return ", ".join(f"{value:.2f}" for value in values)

@@ -22,7 +22,7 @@ from skyloom.algorithms.dcr.patch import DcrSolution
 from skyloom.algorithms.dcr.tiles import Tile
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
 
-__all__ = ["Gathered", "Loaded", "Setting", "finished"]
+__all__ = ["Gathered", "Loaded", "Setting", "TileFound", "finished", "found_in"]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -48,6 +48,19 @@ class Setting(NamedTuple):
     parameters: IterativeParameters
 
 
+class TileFound(NamedTuple):
+    """What a tile gives: its iteration without the buffer; of the pixels that are its own alone
+    ``weight_sum`` and ``visit_count`` (y, x), and of each visit the sum of ``weights``, chi2 at
+    sources and the ``pixels`` of it."""
+
+    found: Iterated
+    weight_sum: Floats
+    visit_count: NDArray[np.int64]
+    weights: Floats
+    chi2: Floats
+    pixels: NDArray[np.int64]
+
+
 class Gathered:
     """What the tiles gave, added up."""
 
@@ -60,31 +73,47 @@ class Gathered:
         self.weights, self.area = np.zeros(visits), 0
         self.tiles: list[Iterated] = []
 
-    def add(
-        self, loaded: Loaded, found: Iterated, tile: Tile, geometry: Geometry, reach: int
-    ) -> None:
-        """Add what a tile gave, without its buffer."""
-        inside = (slice(None), slice(reach, -reach), slice(reach, -reach))
+    def add(self, tile: Tile, one: TileFound) -> None:
+        """Add what a tile gave."""
         weight, at = tile.weight(), (tile.rows, tile.columns)
-        self.planes[:, *at] += weight * found.planes[inside]
-        self.counts[:, *at] += weight * found.counts[inside]
-        own = loaded.inverse[:, *tile.inner]
-        self.weight_sum[tile.own] = own.sum(axis=0, dtype=np.float64)
-        self.visit_count[tile.own] = (own > 0).sum(axis=0)
-        self.weights += own.sum(axis=(1, 2), dtype=np.float64)
-        self.area += own[0].size
-        self.tiles.append(found)
-        prepared = prepared_planes(found.planes, 1.0, geometry.order)
-        counted = np.zeros(weight.shape, bool)
-        counted[tile.inner] = loaded.tile.detected[inside[1:]][tile.inner]
-        for visit, inverse in enumerate(loaded.inverse):
-            good = counted & (inverse > 0)
-            if not good.any():
-                continue
+        self.planes[:, *at] += weight * one.found.planes
+        self.counts[:, *at] += weight * one.found.counts
+        self.weight_sum[tile.own] = one.weight_sum
+        self.visit_count[tile.own] = one.visit_count
+        self.weights += one.weights
+        self.area += one.weight_sum.size
+        self.tiles.append(one.found)
+        self.chi2 += one.chi2
+        self.pixels += one.pixels
+
+
+def found_in(
+    loaded: Loaded, iterated: Iterated, tile: Tile, geometry: Geometry, reach: int
+) -> TileFound:
+    """Return what an iteration gives, without the buffer of its tile."""
+    inside = (slice(None), slice(reach, -reach), slice(reach, -reach))
+    prepared = prepared_planes(iterated.planes, 1.0, geometry.order)
+    own = loaded.inverse[:, *tile.inner]
+    counted = np.zeros(loaded.inverse.shape[1:], bool)
+    counted[tile.inner] = loaded.tile.detected[inside[1:]][tile.inner]
+    visits = len(loaded.inverse)
+    chi2, pixels = np.zeros(visits), np.zeros(visits, np.int64)
+    for visit, inverse in enumerate(loaded.inverse):
+        good = counted & (inverse > 0)
+        if good.any():
             lacking = loaded.tile.images[visit] - predict_visit(prepared, geometry, visit)
             squares = np.square(lacking[inside[1:]][good], dtype=np.float64) * inverse[good]
-            self.chi2[visit] += squares.sum()
-            self.pixels[visit] += int(good.sum())
+            chi2[visit], pixels[visit] = squares.sum(), good.sum()
+    return TileFound(
+        iterated._replace(
+            planes=iterated.planes[inside].copy(), counts=iterated.counts[inside].copy()
+        ),
+        own.sum(axis=0, dtype=np.float64),
+        (own > 0).sum(axis=0),
+        own.sum(axis=(1, 2), dtype=np.float64),
+        chi2,
+        pixels,
+    )
 
 
 def finished(setting: Setting, model: xr.Dataset, found: Gathered, taper: Images) -> DcrSolution:

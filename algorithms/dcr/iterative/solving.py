@@ -15,14 +15,28 @@ from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import check_conditions
 from skyloom.algorithms.dcr.identifiability import warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative.clamps import model_taper
-from skyloom.algorithms.dcr.iterative.finishing import Gathered, Loaded, Setting, finished
+from skyloom.algorithms.dcr.iterative.finishing import (
+    Gathered,
+    Loaded,
+    Setting,
+    TileFound,
+    finished,
+    found_in,
+)
 from skyloom.algorithms.dcr.iterative.forward import Geometry, predict_visit, prepared_planes
 from skyloom.algorithms.dcr.iterative.iteration import Iterated, IterativeTile, iterate_tile
 from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
 from skyloom.algorithms.dcr.model import init_model
-from skyloom.algorithms.dcr.patch import DcrSolution, check_pixels, good_pixels, jacobian_of
+from skyloom.algorithms.dcr.patch import (
+    DcrSolution,
+    Rows,
+    Run,
+    check_pixels,
+    good_pixels,
+    jacobian_of,
+)
 from skyloom.algorithms.dcr.shifts import dcr_shifts
-from skyloom.algorithms.dcr.tiles import tiles_of
+from skyloom.algorithms.dcr.tiles import Tile, tiles_of
 from skyloom.algorithms.errors import (
     NoBackgroundWarning,
     NoSourcesWarning,
@@ -46,6 +60,7 @@ def solve_iterative(
     *,
     jacobian: Floats | None = None,
     parameters: IterativeParameters | None = None,
+    run: Run = map,
 ) -> DcrSolution:
     """Iterate to the sky in sub-bands, as the LSST Science Pipelines do.
 
@@ -57,7 +72,7 @@ def solve_iterative(
 
     Parameters
     ----------
-    warps, conditions, band, template, jacobian
+    warps, conditions, band, template, jacobian, run
         As for `skyloom.algorithms.dcr.solve_dcr`.
     parameters : IterativeParameters, optional
 
@@ -99,12 +114,17 @@ def solve_iterative(
     taper = _taper(template, p)
     reach = math.ceil(float(np.abs(geometry.split).max())) + 1 + SPLINE
     tiles = tiles_of((template.sizes[v.Y], template.sizes[v.X]), p.tile, 2 * reach)
+    rows = Rows(warps)
+
+    def work(tile: Tile) -> TileFound:
+        there = template.isel({v.Y: tile.rows, v.X: tile.columns})
+        own = taper[tile.rows, tile.columns]
+        loaded = _load(rows.cut(tile), there, own, reach, table, p)
+        return found_in(loaded, iterate_tile(loaded.tile, geometry, p), tile, geometry, reach)
+
     found = Gathered(names.size, p.subfilters, taper.shape)
-    for tile in tiles:
-        place = {v.Y: tile.rows, v.X: tile.columns}
-        loaded = _load(warps.isel(place), template.isel(place), taper[tile.rows, tile.columns],
-                       reach, table, p)  # fmt: skip
-        found.add(loaded, iterate_tile(loaded.tile, geometry, p), tile, geometry, reach)
+    for tile, one in zip(tiles, run(work, tiles), strict=True):
+        found.add(tile, one)
     setting = Setting(warps, template, table, band, matrix, geometry, p)
     solution = finished(setting, model, found, taper)
     warn_of_degeneracy(solution.diagnostics, p.subfilters)
