@@ -30,6 +30,7 @@ TOPICS = {
     "dcr": "Skies in sub-bands and templates of any refraction, against truth",
     "dcr_flow": "Chromatic coadds from frames to templates; the headers of real visits",
     "dcr_detectors": "Skies in sub-bands from turned and dithered detectors, warped",
+    "dcr_geometry": "Sub-bands of real visits and real band-passes",
     "dcr_peers": "Skies in sub-bands of stars that an independent package refracts",
     "detrend": "Detrended frames against the light that fell",
     "psf": "Point-spread functions: coadds, matched images, noise",
