@@ -55,6 +55,7 @@ COMPONENT: Final = "component"
 SUBFILTER: Final = "subfilter"
 HALF: Final = "half"
 BAND_EDGE: Final = "band_edge"
+NOISE_LEVEL: Final = "noise_level"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"

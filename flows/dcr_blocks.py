@@ -55,6 +55,7 @@ Floats = NDArray[np.float64]
 PSF_SIZE = 41
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
+OF_NOISE = ("level_covariance", "visit_psf")
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
                "dispersion_x")  # fmt: skip
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
@@ -217,6 +218,7 @@ def stored_model(
         "model": planes.assign_attrs(model["model"].attrs).variable,
         **counted(model),
         **{name: model[name].variable for name in OF_MODEL},
+        **{name: model[name].variable for name in OF_NOISE if name in model},
         **{name: told[name].variable for name in OF_SOLUTION},
         **{name: conditions[name].variable for name in OF_CONDITIONS},
     }

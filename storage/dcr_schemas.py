@@ -80,7 +80,7 @@ def dcr_schema(unit: str) -> ProductSchema:
     planes = (*bands, v.Y, v.X)
     return ProductSchema(
         "dcr",
-        (*planes, v.VISIT, v.BAND_EDGE, SECOND, v.PSF_Y, v.PSF_X),
+        (*planes, v.VISIT, v.BAND_EDGE, v.NOISE_LEVEL, SECOND, v.PSF_Y, v.PSF_X),
         block,
         (
             Variable("model", planes, "float32", unit, description="flux of a sub-band",
@@ -101,15 +101,22 @@ def dcr_schema(unit: str) -> ProductSchema:
             Variable("plane_count", planes, "int16", fill=0, codec="image", optional=True,
                      description="visits that reach a sub-band, of an iterative solution"),
             Variable("model_weight", pixels, "float32", codec="image",
-                     description="1 at sources, whose colours are solved for, 0 far from them"),
+                     description="1 at sources, whose colours are solved for, nearly 0 far from "
+                     "them, 0 where sub-bands are equal parts of the coadd"),
             Variable("weight_sum", pixels, "float32", inverse_units(square), codec="image",
                      description="sum of the inverse variances of visits"),
             Variable("wavelength_edges", (*bands, v.BAND_EDGE), unit=v.NANOMETRE,
                      description="limits of a sub-band"),
             Variable("covariance", (*bands, SECOND), unit=square,
-                     description="covariance of sub-bands in a pixel of mean weight"),
+                     description="covariance of sub-bands in a pixel of mean weight, at sources"),
+            Variable("level_covariance", (*block, v.NOISE_LEVEL, v.SUBFILTER, SECOND), unit=square,
+                     optional=True,
+                     description="the same for model_weight 1 - (level / 8)^2 of levels 0 to 8, "
+                     "then for equal parts of the coadd; of a linear solution"),
             Variable("psf", (*block, v.PSF_Y, v.PSF_X),
                      description="point-spread function of the planes"),
+            Variable("visit_psf", (*visits, v.PSF_Y, v.PSF_X), "float32", optional=True,
+                     description="point-spread functions that a linear solution was made with"),
             *(Variable(name, visits, unit=given, description=text)
               for name, given, text in OF_VISITS),
             Variable("mean_weight", visits, unit=inverse_units(square),

@@ -11,6 +11,7 @@ import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.uncertainty import variance_by_level
 
 __all__ = ["finalize_planes", "init_model", "reference_plane", "stack_planes"]
 
@@ -112,15 +113,16 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     model : Dataset, (subfilter, y, x)
-        With ``model``, ``variance``, ``mask`` (y, x), and ``covariance`` (subfilter, subfilter_2)
-        if it was fitted.
+        With ``model``, ``variance``, ``mask`` (y, x); if it was fitted with ``level_covariance``,
+        ``model_weight``, ``weight_sum`` and ``mean_weight``, or with ``covariance`` (subfilter,
+        subfilter_2).
 
     Returns
     -------
     Dataset, (y, x)
-        ``image``, ``variance`` and ``mask``. Planes of a fit are correlated: with ``covariance``
-        the variance of the sum follows from it, else from the sum of variances. ``n_image``
-        (y, x) where the model has it.
+        ``image``, ``variance`` and ``mask``. Planes of a fit are correlated: the variance of the
+        sum follows from their covariances, if the model has them, else from the sum of
+        variances. ``n_image`` (y, x) where the model has it.
 
     Examples
     --------
@@ -132,7 +134,18 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
     (3.0, 3.0)
     """
     variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64)
-    if "covariance" in model:
+    both = (v.SUBFILTER, f"{v.SUBFILTER}_2")
+    if "level_covariance" in model and bool(np.isfinite(model["level_covariance"]).all()):
+        levels = model["level_covariance"].sum(both).to_numpy()
+        total = float(model["mean_weight"].sum())
+        variance = xr.apply_ufunc(
+            lambda weight, weights: variance_by_level(levels, weight, weights, total),
+            model["model_weight"],
+            model["weight_sum"],
+            dask="parallelized",
+            output_dtypes=[np.float32],
+        ).where(np.isfinite(variance), np.inf)
+    elif "covariance" in model:
         table = model["covariance"].to_numpy()
         total = float(table.sum() / np.trace(table)) if np.trace(table) > 0 else 1.0
         variance = variance * total

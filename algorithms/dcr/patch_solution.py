@@ -153,6 +153,10 @@ class TileSum(NamedTuple):
     residuals: list[float]
 
 
+SOLVED: Final = (v.DcrStatus.CONVERGED, v.DcrStatus.NOT_CONVERGED)
+"""How tiles end whose planes are more than equal parts of the coadd."""
+
+
 class PatchSum:
     """What the tiles gave, added up in their order."""
 
@@ -162,6 +166,7 @@ class PatchSum:
         self.planes = np.zeros((setup.p.subfilters, *shape), np.float32)
         self.weight_sum = np.zeros(shape, np.float32)
         self.n_image = np.zeros(shape, np.int16)
+        self.solved = np.zeros(shape, bool)
         self.chi2, self.weights = np.zeros(visits), np.zeros(visits)
         self.count, self.lost, self.rejected = np.zeros((3, visits), np.int64)
         self.used = used
@@ -175,6 +180,7 @@ class PatchSum:
         self.planes[:, *at] += weight * found.planes
         self.weight_sum[tile.own] = found.weight_sum
         self.n_image[tile.own] = found.n_image
+        self.solved[tile.own] = found.status in SOLVED
         self.chi2 += found.chi2
         self.weights += found.weights
         self.count += found.pixels

@@ -25,8 +25,9 @@ from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    noise_of_planes,
+    noise_levels,
     noise_of_template,
+    variance_by_level,
 )
 from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
 
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 
 OUTSIDE: Final = 0.5
 """Pixels of dispersion outside of those of the model's visits that need a warning."""
+OF_NOISE: Final = ("model_weight", "weight_sum", "mean_weight", "psf_fwhm")
+"""What the noise of a linear solution needs."""
 
 
 def predict_template(
@@ -129,7 +132,7 @@ def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
         name for name in ("band_definition", "jacobian", "parameters") if name not in model.attrs
     ]
     iterative = model.attrs.get("solver") == "iterative"
-    needed = ("model", "variance", "psf", *(() if iterative else ("weight_sum", "mean_weight")))
+    needed = ("model", "variance", "psf", *(() if iterative else OF_NOISE))
     missing += [name for name in needed if name not in model]
     if missing:
         raise ValueError(f"the model lacks {', '.join(missing)}")
@@ -158,8 +161,12 @@ def _operator(
 
 
 def _spreads(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
-    """Return the PSFs of the visits of a model: Gaussians, as only their widths are kept."""
-    own = PointSpreads(model["psf_fwhm"].to_numpy(), None, p.match_seeing)
+    """Return the PSFs of the visits of a model: Gaussians if only their widths were known."""
+    images = None
+    if "visit_psf" in model:
+        stamps = model["visit_psf"].transpose(v.VISIT, v.PSF_Y, v.PSF_X).to_numpy()
+        images = stamps.astype(np.float64) if np.isfinite(stamps).all() else None
+    own = PointSpreads(model["psf_fwhm"].to_numpy(), images, p.match_seeing)
     return own.in_sharpest_light(band, p.chromatic_seeing, p.subfilters)
 
 
@@ -187,21 +194,23 @@ def _check_hull(
 def _variance(
     model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats,
     p: LinearParameters,
-) -> Floats:  # fmt: skip
+) -> NDArray[np.float32]:  # fmt: skip
     """Return the variance of each pixel."""
     spreads = _spreads(model, band, p)
     fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
     weights = model["mean_weight"].to_numpy()
-    noise = noise_of_planes(
-        fitted, weights, spreads.model_transfer(GRID), p, float(model.attrs["adherence"])
+    seen = _operator(GRID, band, conditions, jacobian, p, _spread(model, band, p))
+    transfer, adherence = spreads.model_transfer(GRID), float(model.attrs["adherence"])
+    levels = [
+        noise_of_template(noise, seen)
+        for noise in noise_levels(fitted, weights, transfer, p, adherence)
+    ]
+    return variance_by_level(
+        levels,
+        model["model_weight"].transpose(v.Y, v.X).to_numpy(),
+        model["weight_sum"].transpose(v.Y, v.X).to_numpy(),
+        float(weights.sum()),
     )
-    mean = noise_of_template(
-        noise, _operator(GRID, band, conditions, jacobian, p, _spread(model, band, p))
-    )
-    weight = model["weight_sum"].to_numpy()
-    found = np.full(weight.shape, np.inf)
-    np.divide(mean * weights.sum(), weight, out=found, where=weight > 0)
-    return found
 
 
 def _psf(

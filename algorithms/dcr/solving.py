@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,7 +21,13 @@ from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import DcrSolution, Run
 from skyloom.algorithms.dcr.patch_solution import PatchSetup, PatchSum, solve_patch
 from skyloom.algorithms.dcr.settling import settled
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes, plane_covariance
+from skyloom.algorithms.dcr.uncertainty import (
+    GRID,
+    Noise,
+    noise_levels,
+    plane_covariance,
+    variance_by_level,
+)
 from skyloom.algorithms.errors import NoSourcesWarning, NotConvergedWarning, NoValidPixelsWarning
 
 __all__ = ["solve_dcr"]
@@ -29,6 +35,9 @@ __all__ = ["solve_dcr"]
 Floats = NDArray[np.float64]
 
 Solver: TypeAlias = Literal["linear", "iterative"]
+
+FAINTEST: Final = np.float32(1e-30)
+"""Model weight where planes are held to the coadd but not equal to it."""
 
 
 def solve_dcr(
@@ -70,9 +79,12 @@ def solve_dcr(
     DcrSolution
         ``model``, (subfilter, y, x): ``model`` (flux of each sub-band, units of the warps),
         ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum`` and ``model_weight`` (1 at
-        sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
-        the planes in one pixel; ``psf``; the conditions of the visits that were used,
-        ``mean_weight`` and ``wavelength_edges``.
+        sources, nearly 0 where planes are held to the coadd, 0 where they are equal parts of it);
+        ``covariance`` (subfilter, subfilter_2) of the planes in one pixel at sources, and
+        ``level_covariance`` (noise_level, subfilter, subfilter_2) also away from them, see
+        `skyloom.algorithms.dcr.uncertainty`; ``psf``, and ``visit_psf`` (visit, psf_y, psf_x) if
+        the warps have it; the conditions of the visits that were used, ``mean_weight`` and
+        ``wavelength_edges``.
         ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used``, offset and dispersion of
         visits; ``status``, ``iterations`` and ``residual`` of tiles; what the geometry allows.
 
@@ -149,9 +161,14 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     p, spreads = setup.p, setup.spreads
     operator = setup.operator(GRID)
     weights = np.where(found.used, found.weights, 0.0)
-    noise = noise_of_planes(operator, weights, spreads.model_transfer(GRID), p, setup.adherence)
-    covariance = plane_covariance(noise)
-    model = _model(setup, found, covariance, weights)
+    levels: list[Floats] = []
+    at_sources: Noise | None = None
+    transfer = spreads.model_transfer(GRID)
+    for noise in noise_levels(operator, weights, transfer, p, setup.adherence):
+        at_sources = at_sources or noise
+        levels.append(plane_covariance(noise))
+    assert at_sources is not None
+    model = _model(setup, found, np.stack(levels), weights)
     able = identifiability(setup.vectors, weights, spreads.model_fwhm)
     radius = np.hypot(np.fft.fftfreq(GRID[0])[:, None], np.fft.rfftfreq(GRID[1]))
     inside = radius < 1.0 / (2.0 * spreads.model_fwhm)
@@ -176,7 +193,7 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
         "dispersion_trace": able.trace,
         "dispersion_eigenvalues": ("axis", able.eigenvalues),
         "moment_sigma": able.moment_sigma,
-        "condition_number": float(noise.condition()[inside].max()),
+        "condition_number": float(at_sources.condition()[inside].max()),
     }
     for name in ("altitude", "parallactic_angle"):
         values[name] = setup.conditions[name]
@@ -186,26 +203,26 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     return DcrSolution(model, diagnostics)
 
 
-def _model(setup: PatchSetup, found: PatchSum, covariance: Floats, weights: Floats) -> xr.Dataset:
+def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) -> xr.Dataset:
     template, p = setup.template, setup.p
-    local = np.divide(
-        weights.sum(), found.weight_sum, out=np.zeros(found.weight_sum.shape),
-        where=found.weight_sum > 0,
-    )  # fmt: skip
     bits = v.MASK_PLANES
     unknown = ~np.isfinite(template["image"].to_numpy())
     mask = template[v.MASK].to_numpy() | np.where(
         (found.n_image == 0) | unknown, bits["NO_DATA"], 0
     )
     detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
-    weight = model_weight((template[v.MASK].to_numpy() & detected) != 0, setup.spreads.model_fwhm)
+    near = model_weight((template[v.MASK].to_numpy() & detected) != 0, setup.spreads.model_fwhm)
+    weight = np.maximum(near.astype(np.float32), FAINTEST)
+    weight[~found.solved] = 0.0
     mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
     pixels, planes = (v.Y, v.X), (v.SUBFILTER, v.Y, v.X)
+    total = float(weights.sum())
     variance = np.full(found.planes.shape, np.inf, np.float32)
-    noise = np.diag(covariance)[:, None, None]
-    np.multiply(noise, local, out=variance, where=found.n_image > 0, casting="same_kind")
+    for s, plane in enumerate(variance):
+        local = variance_by_level(levels[:, s, s], weight, found.weight_sum, total)
+        np.copyto(plane, local, where=found.n_image > 0)
     values: dict[str, Any] = {
         "model": (planes, np.where(unknown, np.float32(0.0), found.planes), {"units": units}),
         "variance": (planes, variance, {"units": f"{units}2" if units else ""}),
@@ -213,7 +230,8 @@ def _model(setup: PatchSetup, found: PatchSum, covariance: Floats, weights: Floa
         "n_image": (pixels, found.n_image),
         "weight_sum": (pixels, found.weight_sum),
         "model_weight": (pixels, np.where(unknown, 0.0, weight).astype(np.float32)),
-        "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), covariance),
+        "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), levels[0]),
+        "level_covariance": ((v.NOISE_LEVEL, v.SUBFILTER, f"{v.SUBFILTER}_2"), levels),
         "wavelength_edges": (
             (v.SUBFILTER, v.BAND_EDGE),
             np.stack([edges[:-1], edges[1:]], axis=1),
@@ -223,6 +241,9 @@ def _model(setup: PatchSetup, found: PatchSum, covariance: Floats, weights: Floa
         "mean_weight": (v.VISIT, weights),
         "psf_fwhm": (v.VISIT, setup.fwhm, {"units": v.PIXEL}),
     }
+    if "psf" in setup.warps:
+        images = setup.warps["psf"].transpose(v.VISIT, v.PSF_Y, v.PSF_X)
+        values["visit_psf"] = images.variable.astype(np.float32)
     values |= {name: setup.conditions[name] for name in FIELDS}
     attrs: Mapping[str, Any] = {
         **{name: value for name, value in template.attrs.items() if name in ("box", "wcs")},

@@ -1,29 +1,52 @@
-"""Noise of sub-band planes and of templates, from the normal equations."""
+"""Noise of sub-band planes and of templates, from the normal equations.
+
+Planes are linear in the images: at one frequency they are :math:`K^{-1} \\sum_e w_e
+(\\bar a_e + g 1) y_e`, where the sum over a is what the data say of planes, and g what holds them
+to the coadd of the same data, :math:`g = (W \\lambda_a c(k) + \\mu) / (N W)`. So both are in the
+noise, and
+
+.. math:: C = K^{-1} B K^{-1},\\qquad B = \\sum_e w_e (\\bar a_e + g 1) (\\bar a_e + g 1)^H,\\qquad
+    K = \\sum_e w_e \\bar a_e a_e^T + W P(k) + \\mu
+
+which is exact where weights and mu are the same everywhere. mu rises with the distance to sources,
+so that C is computed for a few values of it; in each pixel that of its own mu holds, nearly.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms.dcr.linear import prior_of
 from skyloom.algorithms.dcr.normal import normal_matrices
-from skyloom.algorithms.dcr.operator import FourierOperator, Spectra
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
 
 __all__ = [
     "GRID",
+    "LEVELS",
     "Noise",
+    "noise_levels",
     "noise_of_planes",
     "noise_of_template",
     "plane_covariance",
+    "variance_by_level",
 ]
 
 Floats = NDArray[np.float64]
 
 GRID: Final = (96, 96)
 """Frequencies at which the noise is computed; it varies slowly over them."""
+STEPS: Final = 8
+LEVELS: Final = STEPS + 2
+"""Number of model weights that the noise is computed for: 1 - (level / 8)^2, from sources to far
+from them, and last planes that are equal parts of the coadd. In the root of the distance from 1 the
+noise is nearly a straight line."""
+STRIP: Final = 256
+"""Rows of an image that are read at once."""
 
 
 class Noise(NamedTuple):
@@ -50,7 +73,7 @@ def noise_of_planes(
     parameters: LinearParameters,
     adherence: float,
 ) -> Noise:
-    """Return the noise covariance of planes, K^-1 H K^-1, where K = H + prior.
+    """Return the noise covariance of planes at sources.
 
     Parameters
     ----------
@@ -65,23 +88,60 @@ def noise_of_planes(
     adherence : float
         That on the difference to the coadd.
     """
-    prior = prior_of(transfer, parameters, adherence)
-    total = float(weights.sum())
-    n = operator.subfilters
-    columns = operator.frequencies[1]
+    return next(noise_levels(operator, weights, transfer, parameters, adherence))
+
+
+def noise_levels(
+    operator: FourierOperator,
+    weights: Floats,
+    transfer: Spectra,
+    parameters: LinearParameters,
+    adherence: float,
+) -> Iterator[Noise]:
+    """Yield the noise covariance of planes at each of the `LEVELS`, sources first.
+
+    Parameters are those of `noise_of_planes`.
+    """
+    n, columns = operator.subfilters, operator.frequencies[1]
     multiplicity = np.full(columns, 2.0)
     multiplicity[0] = 1.0
     if operator.shape[1] % 2 == 0:
         multiplicity[-1] = 1.0
+    total = float(weights.sum())
     if not total > 0:
         nothing = np.full((*transfer.shape, n, n), np.inf, np.complex128)
-        return Noise(nothing, nothing, multiplicity)
+        yield from [Noise(nothing, nothing, multiplicity)] * LEVELS
+        return
+    taper = parameters.taper
+    if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_tile
+        adherence, taper = 0.0, 0.0
+    prior = prior_of(transfer, parameters, adherence)
+    stiffness = prior.stiffness[..., None, None].astype(float)
     data = normal_matrices(operator, weights).astype(np.complex128)
-    table = total * prior.matrix(n)
-    ridge = total * parameters.taper_floor * np.eye(n)
-    whole = data + prior.stiffness[..., None, None].astype(float) * table + ridge
-    inverse = np.asarray(np.linalg.inv(whole), np.complex128)
-    return Noise(np.asarray(inverse @ data @ inverse, np.complex128), inverse, multiplicity)
+    sharp = data + stiffness * (total * prior.matrix(n))
+    seen = np.zeros((*operator.frequencies, n), np.complex128)
+    for visit in range(operator.visits):
+        seen += float(weights[visit]) * _seen(operator, visit).conj()
+    both = seen[..., :, None] + seen[..., None, :].conj()
+    ones = np.ones((n, n))
+    for far in np.linspace(0.0, 1.0, STEPS + 1) ** 2:
+        held = taper * far + parameters.taper_floor
+        to_coadd = (adherence * stiffness + held) / n
+        inverse = np.asarray(np.linalg.inv(sharp + total * held * np.eye(n)), np.complex128)
+        read = data + to_coadd * both + to_coadd**2 * total * ones
+        covariance = np.asarray(inverse @ read @ inverse, np.complex128)
+        yield Noise(covariance, inverse, multiplicity)
+    equal = np.broadcast_to(ones / (n**2 * total), data.shape).astype(np.complex128)
+    yield Noise(equal, equal, multiplicity)
+
+
+def _seen(operator: FourierOperator, visit: int) -> Spectra:
+    """Return what a visit shows of each plane, (ky, kx, subfilter), its PSF included."""
+    point = np.zeros(operator.shape, np.float32)
+    point[0, 0] = 1.0
+    found = np.zeros((operator.subfilters, *operator.frequencies), np.complex64)
+    operator.add_transposed(visit, point, found)
+    return np.moveaxis(found, 0, -1).conj()
 
 
 def _mean(values: Floats, multiplicity: Floats) -> Floats:
@@ -105,6 +165,46 @@ def noise_of_template(noise: Noise, operator: FourierOperator, visit: int = 0) -
     visit : int
         Index of it.
     """
-    seen = operator.response(visit)
+    seen = _seen(operator, visit)
     variance = np.einsum("yxs,yxst,yxt->yx", seen, noise.covariance, seen.conj()).real
     return float(_mean(variance, noise.multiplicity))
+
+
+def variance_by_level(
+    levels: ArrayLike, model_weight: Images, weight_sum: Images, total: float
+) -> Images:
+    """Return the variance of each pixel from that of pixels of mean weight.
+
+    Parameters
+    ----------
+    levels : array, (level,)
+        Variance at each of the `LEVELS`.
+    model_weight : array, (y, x)
+        How far planes are solved for: 1 at sources, small far from them, 0 where they are equal
+        parts of the coadd.
+    weight_sum : array, (y, x)
+        Sum of the weights of the visits.
+    total : float
+        Its mean.
+
+    Returns
+    -------
+    ndarray, (y, x), float32
+        Infinite where the weights are 0.
+
+    Examples
+    --------
+    >>> levels = [*np.linspace(4.0, 2.0, 9), 1.0]
+    >>> at = np.array([[1.0, 0.75, 1e-30, 0.0]])
+    >>> variance_by_level(levels, at, np.array([[0.5, 1.0, 1.0, 0.0]]), 1.0).tolist()
+    [[8.0, 3.0, 2.0, inf]]
+    """
+    found = np.full(model_weight.shape, np.inf, np.float32)
+    of_level = np.asarray(levels, np.float64)
+    for start in range(0, len(found), STRIP):
+        rows = slice(start, start + STRIP)
+        near, weights = np.asarray(model_weight[rows], np.float64), weight_sum[rows]
+        place = np.where(near > 0, STEPS * np.sqrt(np.clip(1.0 - near, 0.0, 1.0)), STEPS + 1.0)
+        mean = np.interp(place, np.arange(LEVELS), of_level)
+        np.divide(mean * total, weights, out=found[rows], where=weights > 0, casting="same_kind")
+    return found

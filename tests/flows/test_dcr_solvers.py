@@ -15,7 +15,7 @@ from dcr_scene import FILTER, DcrScene
 from typer.testing import CliRunner
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.errors import ConfigurationError
+from skyloom.algorithms.errors import ConfigurationError, ExtrapolatedTemplateWarning
 from skyloom.flows import dcr_coadds
 from skyloom.flows.command_line import app
 from skyloom.flows.templates import template
@@ -100,6 +100,14 @@ def test_each_solver_says_how_it_ended(made: Made) -> None:
         weight = each["model_weight"].values
         assert 0.0 <= weight.min() < 0.01
         assert weight.max() == pytest.approx(1.0)
+
+
+def test_a_stored_template_at_the_zenith_has_the_noise_of_the_sum_of_planes(made: Made) -> None:
+    whole = made.linear.read_block("dcr_coadd", BLOCK)["variance"].values
+    with pytest.warns(ExtrapolatedTemplateWarning):  # no visit was taken near the zenith
+        found = template(made.linear, altitude=90.0, parallactic_angle=0.0)["variance"].values
+    assert found == pytest.approx(whole[: found.shape[0], : found.shape[1]], rel=1e-3)
+    assert np.isnan(made.iterative.read_block("dcr", BLOCK)["visit_psf"].values).all()
 
 
 def test_the_sum_of_planes_is_a_coadd_in_either_case(made: Made) -> None:

@@ -25,6 +25,7 @@ from tests.algorithms.dcr.analytic import (
     observed,
     scene,
 )
+from tests.algorithms.dcr.scatter import scatter_of, seeing_of
 from tests.algorithms.dcr.skies import (
     FWHM,
     SIZE,
@@ -59,6 +60,7 @@ def measure() -> list[Row]:
         *_seeing(),
         *_damage(skies[0]),
         *_noise(skies[0]),
+        *_noise_at_defaults(),
         *_detections(skies[0]),
         *_galaxy(),
     ]
@@ -284,6 +286,24 @@ def _noise(sky: Sky) -> list[Row]:
         within("noise of a template over 30 realisations, over the stated one", found / stated,
                1.0, 0.03, form=".4f")
     )  # fmt: skip
+    return rows
+
+
+def _noise_at_defaults() -> list[Row]:
+    """Scatter at default parameters, at sources and away from them, through Moffat profiles."""
+    rows = []
+    for low, high in ((4.0, 4.0), (3.3, 5.0)):
+        width = f"{low:.1f}" if low == high else f"{low:.1f}–{high:.1f}"
+        for noise in (5.0, 50.0):
+            found = scatter_of(seeing_of(low, high), noise, 16)
+            for where, values in (("at sources", found.sources), ("away from them", found.away)):
+                rows.append(
+                    Row(f"defaults, Moffat profiles of {width} pixels, noise of {noise:.0f}: "
+                        f"scatter {where} of blue, middle, red, their sum, a template, over the "
+                        "stated noise",
+                        "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
+                        bool((abs(values - 1.0) <= 0.03).all()))
+                )  # fmt: skip
     return rows
 
 

@@ -147,7 +147,7 @@ def _flux_covariance(sky: Sky, model: xr.Dataset, noise: float) -> Floats:
     operator = fourier_operator(GRID, G, sky.table, NORTH_UP)
     transfer = gaussian_transfer(FWHM, GRID)
     stated = noise_of_planes(
-        operator, np.full(12, noise**-2.0), transfer, LinearParameters(),
+        operator, np.full(operator.visits, noise**-2.0), transfer, LinearParameters(),
         model.attrs["adherence"],
     )  # fmt: skip
     power = (np.abs(transfer).astype(float) ** 2 * stated.multiplicity)[..., None, None]

@@ -1,0 +1,80 @@
+"""Scatter of solutions over realisations of noise, beside the noise that they state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr import LinearParameters, predict_template, solve_dcr, stack_planes
+from skyloom.algorithms.dcr.visit_inputs import round_psfs
+from skyloom.algorithms.errors import SkyloomWarning
+from tests.algorithms.dcr.analytic import HELD_OUT, NORTH_UP, G, dozen, observed, scene
+
+Floats = NDArray[np.float64]
+BORDER = 10
+BETA = 3.0
+
+
+class Scatter(NamedTuple):
+    """Standard deviations over the stated ones: of planes blue to red, their sum, a template.
+
+    ``sources``: within objects, two pixels from their edges; ``away``: 12 pixels and more from
+    them; ``count`` of pixels of both.
+    """
+
+    sources: Floats
+    away: Floats
+    count: tuple[int, int]
+
+
+def seeing_of(low: float, high: float) -> Floats:
+    """Return the FWHM of twelve visits, pixel, in no order."""
+    widths = np.linspace(low, high, 12)
+    return widths[np.random.default_rng(0).permutation(12)]
+
+
+def scatter_of(
+    fwhm: Floats, noise: float, realisations: int, *, size: int = 96, stars: int = 8,
+    **options: Any,
+) -> Scatter:  # fmt: skip
+    """Return the scatter of solutions for stars seen through Moffat profiles."""
+    rng = np.random.default_rng(1)
+    drawn, table = scene(rng, size, stars), dozen(rng)
+    truth = drawn.render(table, fwhm, beta=BETA)
+    psf = round_psfs(fwhm, beta=BETA, size=41)
+    mask, found, stated = None, [], np.empty(0)
+    for seed in range(realisations):
+        warps, coadd = observed(truth, fwhm, noise, np.random.default_rng(100 + seed))
+        mask = coadd[v.MASK] if mask is None else mask
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SkyloomWarning)
+            model = solve_dcr(
+                warps.assign(psf=psf), table, G, coadd.assign({v.MASK: mask}), jacobian=NORTH_UP,
+                parameters=LinearParameters(**options),
+            ).model  # fmt: skip
+            made = predict_template(model, HELD_OUT.isel(visit=[2]))
+        whole = stack_planes(model)
+        found.append(_all(model["model"], whole["image"], made["image"]))
+        stated = _all(model["variance"], whole["variance"], made["variance"])
+    assert mask is not None
+    detected = (mask.to_numpy() & v.MASK_PLANES["DETECTED"]) != 0
+    core = ndimage.binary_erosion(detected, iterations=2)
+    away = ndimage.distance_transform_edt(~detected) >= 12
+    scatter = np.var(found, axis=0, ddof=1)
+    inside = np.zeros_like(detected)
+    inside[BORDER:-BORDER, BORDER:-BORDER] = True
+    parts = [
+        np.sqrt(scatter[:, at].mean(axis=1) / stated[:, at].mean(axis=1))
+        for at in (core & inside, away & inside)
+    ]
+    return Scatter(*parts, (int((core & inside).sum()), int((away & inside).sum())))
+
+
+def _all(planes: xr.DataArray, whole: xr.DataArray, template: xr.DataArray) -> Floats:
+    return np.stack([*planes.to_numpy(), whole.to_numpy(), template.to_numpy()]).astype(float)
