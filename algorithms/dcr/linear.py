@@ -39,6 +39,7 @@ __all__ = [
     "TileSolution",
     "load_problem",
     "model_weight",
+    "parts_of",
     "prior_of",
     "residuals_of",
     "solve_tile",
@@ -162,23 +163,22 @@ def solve_tile(
         Of the model's PSF, for the distance at which sources end.
     parameters : LinearParameters
     start : array, (subfilter, y, x), optional
-        Planes to begin with; equal parts of the coadd if not given.
+        Planes to begin with; those of a flat spectrum if not given.
     """
     n, shape = operator.subfilters, problem.coadd.shape
     if n == 1 and not len(operator.transfer):  # no colour to hold, nothing to sharpen
         prior = prior._replace(adherence=0.0)
         parameters = parameters.model_copy(update={"taper": 0.0})
     inside = (slice(None), slice(shape[0]), slice(shape[1]))
-    part = problem.coadd / np.float32(n)
-    equal = np.broadcast_to(part, (n, *shape))
+    equal = parts_of(problem.coadd, operator)
     if not problem.weights.any():
-        return TileSolution(equal.copy(), [], v.DcrStatus.NO_VALID_PIXELS)
+        return TileSolution(equal, [], v.DcrStatus.NO_VALID_PIXELS)
     if not problem.detected.any():
-        return TileSolution(equal.copy(), [], v.DcrStatus.NO_SOURCES)
+        return TileSolution(equal, [], v.DcrStatus.NO_SOURCES)
     mean = problem.mean_weights
     total = float(mean.sum())
     held = taper_weights(problem, operator.shape, fwhm, total, parameters)
-    table = total * prior.matrix(n)
+    table = total * prior.matrix(operator.photons)
     area = problem.coadd.size / math.prod(operator.shape)
     inverse = inverse_matrices(
         normal_matrices(operator, mean * area), table, prior.stiffness, float(held.mean())
@@ -222,6 +222,11 @@ def solve_tile(
     converged = solved.residuals[-1] <= parameters.tolerance
     status = v.DcrStatus.CONVERGED if converged else v.DcrStatus.NOT_CONVERGED
     return TileSolution(solved.values[inside].copy(), solved.residuals, status)
+
+
+def parts_of(coadd: Images, operator: FourierOperator) -> Images:
+    """Return the planes (subfilter, y, x) of a coadd if all spectra are flat."""
+    return operator.photons.astype(np.float32)[:, None, None] * coadd
 
 
 def spectrum_of(planes: Images, operator: FourierOperator) -> Spectra:

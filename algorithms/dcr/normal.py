@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.algorithms.compiled import compiled
-from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
+from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra, transmissions
 
 __all__ = ["difference_matrices", "inverse_matrices", "normal_matrices", "times"]
 
@@ -29,10 +29,19 @@ class Prior(NamedTuple):
     adherence: float
     stiffness: Images
 
-    def matrix(self, subfilters: int) -> Floats:
-        """Return the matrix of the prior at a frequency of stiffness 1."""
-        first, second = difference_matrices(subfilters)
-        identity = np.eye(subfilters)
+    def matrix(self, photons: Floats) -> Floats:
+        """Return the matrix of the prior at a frequency of stiffness 1.
+
+        Parameters
+        ----------
+        photons : array, (subfilter,)
+            Those of a flat spectrum in each plane, over those of all: spectra are expected to be
+            smooth, not planes.
+        """
+        first, second = (
+            each / transmissions(photons) for each in difference_matrices(len(photons))
+        )
+        identity = np.eye(len(photons))
         return (
             self.curvature * second.T @ second
             + self.slope * first.T @ first

@@ -60,7 +60,8 @@ class FourierOperator(NamedTuple):
     ``shape`` of the image (y, x); ``coefficients`` (visit, ky, subfilter, part, term), float32, of
     the series for real and imaginary parts of what a visit shows of a plane; how many ``terms``
     (visit,) are not 0; the ``basis`` (term, kx) of the series; ``transfer`` (visit, ky, kx),
-    complex64, or of length 0 where all PSFs are that of the model.
+    complex64, or of length 0 where all PSFs are that of the model; the ``photons`` (subfilter,) of
+    a flat spectrum in each sub-band, over those of all.
     """
 
     shape: tuple[int, int]
@@ -68,6 +69,7 @@ class FourierOperator(NamedTuple):
     terms: NDArray[np.int64]
     basis: Images
     transfer: Spectra
+    photons: Floats
 
     @property
     def visits(self) -> int:
@@ -198,6 +200,7 @@ def fourier_operator(
         np.array([found.shape[-1] for found in series]),
         np.ascontiguousarray(chebvander(2.0 * kx / np.pi - 1.0, longest - 1).T, np.float32),
         np.empty((0, 0, 0), np.complex64) if transfer is None else transfer,
+        subband_photons(band, subfilters),
     )
 
 
@@ -269,7 +272,10 @@ def subband_shares(band: Band, subfilters: int, in_band: InBand) -> tuple[Floats
         within = subband_places(band, wavelengths)
         # Light is only moved within the sub-band, whatever the throughput.
         within = within - (within * weights).sum(axis=1, keepdims=True)
-        shares = shares + slope_matrix(subfilters).T[:, :, None] * (within * weights)
+        # Spectra are smooth, planes are not: each holds what its sub-band lets pass.
+        passed = transmissions(subband_photons(band, subfilters))
+        slopes = passed[:, None] * slope_matrix(subfilters) / passed
+        shares = shares + slopes.T[:, :, None] * (within * weights)
     return wavelengths.ravel(), shares.reshape(subfilters, -1)
 
 
@@ -286,8 +292,24 @@ def relative_widths(band: Band, wavelengths: Floats, chromatic_seeing: float) ->
     return np.asarray(wavelengths**chromatic_seeing / (edges**chromatic_seeing).min())
 
 
+def transmissions(photons: Floats) -> Floats:
+    """Return the mean transmission of sub-bands over that of the band, no less than a hundredth.
+
+    Parameters
+    ----------
+    photons : array, (subfilter,)
+        Those of a flat spectrum in each sub-band, over those of all.
+
+    Examples
+    --------
+    >>> transmissions(np.array([0.25, 0.75, 0.0])).tolist()
+    [0.75, 2.25, 0.01]
+    """
+    return np.maximum(len(photons) * photons, 0.01)
+
+
 def slope_matrix(subfilters: int) -> Floats:
-    """Return the matrix whose product with the planes are the slopes of spectra within them.
+    """Return the matrix that makes slopes within sub-bands of the spectrum's mean in each.
 
     Examples
     --------

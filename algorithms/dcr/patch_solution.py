@@ -15,7 +15,14 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import check_conditions
 from skyloom.algorithms.dcr.identifiability import band_vectors
-from skyloom.algorithms.dcr.linear import Problem, load_problem, prior_of, solve_tile, visit_chi2
+from skyloom.algorithms.dcr.linear import (
+    Problem,
+    load_problem,
+    parts_of,
+    prior_of,
+    solve_tile,
+    visit_chi2,
+)
 from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import Rows, Run, check_pixels, jacobian_of
@@ -225,8 +232,7 @@ def _solve_one(
     own[tile.inner] = True
     rejected, lost = np.zeros((2, setup.visits), np.int64)
     if np.abs(setup.vectors).max() < LEVERAGE and not len(operator.transfer):
-        planes = np.repeat(problem.coadd[None] / np.float32(setup.p.subfilters),
-                           setup.p.subfilters, axis=0)  # fmt: skip
+        planes = parts_of(problem.coadd, operator)
         status, residuals = v.DcrStatus.NO_LEVERAGE, [0.0]
     else:
         given = problem

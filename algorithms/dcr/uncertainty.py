@@ -118,20 +118,21 @@ def noise_levels(
     prior = prior_of(transfer, parameters, adherence)
     stiffness = prior.stiffness[..., None, None].astype(float)
     data = normal_matrices(operator, weights).astype(np.complex128)
-    sharp = data + stiffness * (total * prior.matrix(n))
+    sharp = data + stiffness * (total * prior.matrix(operator.photons))
     seen = np.zeros((*operator.frequencies, n), np.complex128)
     for visit in range(operator.visits):
         seen += float(weights[visit]) * _seen(operator, visit).conj()
-    both = seen[..., :, None] + seen[..., None, :].conj()
-    ones = np.ones((n, n))
+    parts = operator.photons
+    both = seen[..., :, None] * parts + parts[:, None] * seen[..., None, :].conj()
+    parts_twice = np.outer(parts, parts)
     for far in np.linspace(0.0, 1.0, STEPS + 1) ** 2:
         held = taper * far + parameters.taper_floor
-        to_coadd = (adherence * stiffness + held) / n
+        to_coadd = adherence * stiffness + held
         inverse = np.asarray(np.linalg.inv(sharp + total * held * np.eye(n)), np.complex128)
-        read = data + to_coadd * both + to_coadd**2 * total * ones
+        read = data + to_coadd * both + to_coadd**2 * total * parts_twice
         covariance = np.asarray(inverse @ read @ inverse, np.complex128)
         yield Noise(covariance, inverse, multiplicity)
-    equal = np.broadcast_to(ones / (n**2 * total), data.shape).astype(np.complex128)
+    equal = np.broadcast_to(parts_twice / total, data.shape).astype(np.complex128)
     yield Noise(equal, equal, multiplicity)
 
 
