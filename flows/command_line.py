@@ -399,6 +399,10 @@ def template(
     ] = None,
     pressure: Annotated[float | None, typer.Option(help="of the air, Pa; likewise")] = None,
     humidity: Annotated[float | None, typer.Option(help="of the air, %; likewise")] = None,
+    seeing: Annotated[
+        float | None,
+        typer.Option(help="FWHM of stars, arcsec; that of the sharpest visit if not given"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a file")] = False,
 ) -> None:
     """Predict a patch at an altitude and parallactic angle, from its chromatic coadd."""
@@ -415,6 +419,7 @@ def template(
         temperature=temperature,
         pressure=pressure,
         humidity=humidity,
+        seeing=seeing,
         overwrite=overwrite,
     )
     typer.echo(str(written))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,10 +24,11 @@ from skyloom.algorithms.dcr import (
     solve_dcr,
     stack_planes,
 )
-from skyloom.algorithms.dcr.scoring import score_template
+from skyloom.algorithms.dcr.scoring import noise_correlation, score_template
 from skyloom.algorithms.dcr.visit_inputs import round_psfs, sky_variance, width_across
 from skyloom.algorithms.matching import apply_offset
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.psf import MatchingParameters, match_psf, psf_at_points, psf_fwhm
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
 from skyloom.algorithms.visit_conditions import conditions_of_exposures, visit_conditions
@@ -301,9 +302,12 @@ def restored_model(
     )
 
 
-def predicted(model: xr.Dataset, conditions: xr.Dataset) -> xr.Dataset:
-    """Return the template of a restored model, with the level of the sky."""
-    made = predict_template(model, conditions)
+def predicted(model: xr.Dataset, conditions: xr.Dataset, **seeing: Any) -> xr.Dataset:
+    """Return the template of a restored model, with the level of the sky.
+
+    ``fwhm`` or ``psf`` may be given, as for `predict_template`.
+    """
+    made = predict_template(model, conditions, **seeing)
     image = made["image"] + np.float32(float(model["sky_level"]))
     return made.assign(image=image.assign_attrs(made["image"].attrs))
 
@@ -356,13 +360,16 @@ def scored_visit(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
     fwhm = seeing(stored, psf, direction, parameters, tract)
     coadd = detected_coadd(inputs["coadd"], tract, patch, parameters.detection)
     model = restored_model(inputs["model"].isel(there), tract, patch, band, parameters.dcr)
-    template = predicted(model, conditions)
+    pair = at_one_seeing(warp, coadd, fwhm[0], coadd_psf(inputs, parameters), parameters)
+    template = predicted(model, conditions, psf=pair.psf)
+    compared = float(psf_fwhm(pair.psf))
     score = score_template(
-        warp,
+        pair.warp,
         template,
-        coadd,
+        pair.coadd,
         direction=(float(direction[0, 0]), float(direction[0, 1])),
-        fwhm=float(fwhm[0]),
+        fwhm=compared,
+        correlation=pair.correlation,
     )
     found: dict[str, Any] = {
         f"{name}_{of}": score[name].sel(of=of).drop_vars("of").variable
@@ -375,8 +382,63 @@ def scored_visit(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
         for name in ("airmass", "altitude", "parallactic_angle")
     }
     found["psf_fwhm"] = ((), float(fwhm[0]), {"units": v.PIXEL})
+    found["compared_fwhm"] = ((), compared, {"units": v.PIXEL})
     kept = {v.FILTER: str(stored[v.FILTER].values[0])} if v.FILTER in stored.coords else {}
     return xr.Dataset(found, coords=kept)
+
+
+class Pair(NamedTuple):
+    """A visit and a coadd of the same point-spread function, and how far the noise of neighbouring
+    pixels of the visit is alike; see `noise_correlation`."""
+
+    warp: xr.Dataset
+    coadd: xr.Dataset
+    psf: xr.DataArray
+    correlation: float
+
+
+def at_one_seeing(
+    warp: xr.Dataset,
+    coadd: xr.Dataset,
+    fwhm: float,
+    coadded: xr.DataArray,
+    parameters: DcrBlockParameters,
+) -> Pair:
+    """Return a visit and a coadd at the worse seeing of both: nothing is sharpened."""
+    own = round_psfs([fwhm], beta=parameters.psf_beta, size=PSF_SIZE).isel({v.VISIT: 0})
+    if fwhm >= float(psf_fwhm(coadded)):
+        matched = _smoothed(coadd, coadded, own)
+        # Objects are where they were.
+        return Pair(warp, matched.assign({v.MASK: coadd[v.MASK]}), own, 1.0)
+    return Pair(_smoothed(warp, own, coadded), coadd, coadded, noise_correlation(own, coadded))
+
+
+def _smoothed(image: xr.Dataset, psf: xr.DataArray, target: xr.DataArray) -> xr.Dataset:
+    box = image.attrs["box"]
+    x, y = (box[2] + box[3] - 1) / 2.0, (box[0] + box[1] - 1) / 2.0
+    return match_psf(
+        image, psf_at_points(psf, x, y), target, parameters=MatchingParameters(min_ratio=1.0)
+    )
+
+
+def coadd_psf(inputs: Inputs, parameters: DcrBlockParameters) -> xr.DataArray:
+    """Return the point-spread function of a coadd: the mean of those of its visits that are known.
+
+    Without any it is as wide as the parameters say.
+    """
+    known = inputs["model"]["psf_fwhm"].load()
+    known = known.isel({v.VISIT: np.flatnonzero(known.values > 0)})
+    weights = np.ones(known.sizes[v.VISIT])
+    if "input_weight" in inputs["coadd"]:
+        own = inputs["coadd"]["input_weight"].load().reindex_like(known)
+        weights = np.where(own.values > 0, own.values, 0.0)
+    some = weights > 0
+    if not some.any():
+        psfs = round_psfs([parameters.psf_fwhm], beta=parameters.psf_beta, size=PSF_SIZE)
+        return psfs.isel({v.VISIT: 0})
+    psfs = round_psfs(known.values[some], beta=parameters.psf_beta, size=PSF_SIZE)
+    mean = np.average(psfs.values, axis=0, weights=weights[some])
+    return xr.DataArray(mean, dims=(v.PSF_Y, v.PSF_X))
 
 
 def over_visits(block: xr.Dataset) -> xr.Dataset:

@@ -331,7 +331,7 @@ def _score_step(
         dcr_scores_schema(model.schema.variable("model").unit),
         {v.VISIT: tuple(sorted(filter_of, key=str)), v.PATCH: model.labels[v.PATCH]},
         tuple(inputs),
-        memory_bytes=80 * pixels,
+        memory_bytes=120 * pixels,
         read_bytes=30 * pixels,
         quality=score_quality,
         only=pairs,

@@ -15,6 +15,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.conditions import airmass
 from skyloom.algorithms.dcr import Band, solver_parameters
 from skyloom.algorithms.errors import ConfigurationError, StoreError
+from skyloom.algorithms.psf import psf_fwhm
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.flows.dcr_blocks import predicted, restored_model
 from skyloom.flows.patches import patch_label, sky_map_of
@@ -39,6 +40,7 @@ def template(
     temperature: float | None = None,
     pressure: float | None = None,
     humidity: float | None = None,
+    seeing: float | None = None,
 ) -> xr.Dataset:
     """Predict what a visit would show of a patch without noise.
 
@@ -54,6 +56,9 @@ def template(
         Filter; may be left out where there is one.
     temperature, pressure, humidity : float, Celsius, Pa, %, optional
         Weather; that of the median visit of the model without.
+    seeing : float, arcsec, optional
+        Full width at half maximum of stars, as light of the band's reference wavelength has it;
+        that of the model, the sharpest of its visits, without.
 
     Returns
     -------
@@ -81,6 +86,8 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
     """
     if not 5.0 <= altitude <= 90.0:
         raise ConfigurationError(f"altitude must be from 5 to 90 degree, got {altitude:g}")
+    if seeing is not None and not 0.0 < seeing < math.inf:
+        raise ConfigurationError(f"seeing must be positive, in arcsec, got {seeing:g}")
     if not math.isfinite(parallactic_angle):
         raise ConfigurationError(f"parallactic_angle must be finite, got {parallactic_angle}")
     name, label = _chosen(store, tract, patch, band)
@@ -110,8 +117,15 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
         {key: (v.VISIT, np.array([value])) for key, value in values.items()},
         coords={v.VISIT: np.array([0])},
     )
-    made = predicted(model, conditions)
-    said = {**values, "weather": "given" if any(given.values()) else "median of the visits"}
+    scale = 3600.0 * float(np.sqrt(abs(np.linalg.det(place[number].plane.matrix))))
+    fwhm = None if seeing is None else seeing / scale
+    made = predicted(model, conditions, fwhm=fwhm)
+    own = float(psf_fwhm(model["psf"])) * scale
+    said = {
+        **values,
+        "seeing": own if seeing is None else float(seeing),
+        "weather": "given" if any(given.values()) else "median of the visits",
+    }
     return made.assign_attrs(
         box=list(where.outer),
         wcs=place[number].plane.header(),
@@ -146,6 +160,7 @@ def write_template(
         "PRESSURE": (said["pressure"], "[Pa] air pressure"),
         "HUMIDITY": (said["humidity"], "[%] relative humidity"),
         "WEATHER": (said["weather"], "where the weather is from"),
+        "SEEING": (said["seeing"], "[arcsec] FWHM of stars without refraction"),
     }
     return write_fits(path, made, header=header, overwrite=overwrite)
 

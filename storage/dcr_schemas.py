@@ -220,6 +220,9 @@ def dcr_scores_schema(unit: str) -> ProductSchema:
                 for of, what in (("template", "template"), ("coadd", "plain coadd"))
             ),
             Variable("ratio", block, description="residual of the template over that of the coadd"),
+            Variable("compared_fwhm", block, unit=v.PIXEL,
+                     description="FWHM at which visit, template and coadd are compared: that of "
+                     "the visit or of the coadd, whichever is larger"),
             Variable("objects", block, "int32", fill=-1, description="objects that count"),
             Variable("pixels", block, "int64", v.PIXEL, fill=0, description="pixels near objects"),
             *(

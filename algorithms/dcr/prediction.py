@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from typing import Final
 
@@ -21,6 +22,7 @@ from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
 from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.seeing import Seeing, blurred, seeing_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
@@ -47,11 +49,14 @@ def predict_template(
     *,
     jacobian: Floats | None = None,
     spectrum: Floats | None = None,
+    fwhm: float | None = None,
+    psf: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Return the image that a visit would show of a model, with its noise and PSF.
 
-    The same operator as in the fit is applied: the same spectra within sub-bands and the same
-    kind of shift.
+    The same operator as in the fit is applied: the same spectra within sub-bands, the same kind of
+    shift and, if the seeing of the visit is given, the ratio of its transfer function to that of
+    the model. Without it a template is as sharp as the model.
 
     Parameters
     ----------
@@ -64,6 +69,11 @@ def predict_template(
         That of the model if not given.
     spectrum : array, (subfilter,), optional
         Relative fluxes of the source that the PSF is stated for; equal ones if not given.
+    fwhm : float, pixel, optional
+        Width of stars in the visit at the reference wavelength of the band; their profile is that
+        of the model.
+    psf : DataArray, (psf_y, psf_x), optional
+        Instead of a width, the image of such a star, without what refraction does to it.
 
     Returns
     -------
@@ -74,14 +84,20 @@ def predict_template(
     Raises
     ------
     ValueError
-        If the model lacks a plane or what its operator needs, there is not one visit, or the
-        conditions lack something.
+        If the model lacks a plane or what its operator needs, there is not one visit, the
+        conditions lack something, or the seeing is none.
 
     Warns
     -----
     ExtrapolatedTemplateWarning
         If the dispersion is outside of the hull of those of the model's visits by more than 0.5
-        pixel.
+        pixel, or the seeing is sharper than that of the model: the template then is sharpened, no
+        frequency by more than a factor of 2.
+
+    Notes
+    -----
+    The variance is that of single pixels. The wider the seeing, the smaller it is, and the more the
+    noise of neighbours is alike.
     """
     band, p, own = _operator_of(model)
     if conditions.sizes.get(v.VISIT) != 1:
@@ -91,19 +107,25 @@ def predict_template(
         band, conditions, matrix, subfilters=p.subfilters, mode="split", split_threshold=0.0
     )
     _check_hull(model, band, conditions, matrix, own)
+    seeing = seeing_of(model, band, p.chromatic_seeing, fwhm=fwhm, psf=psf)
     wide = shift_margin(shifts, 8)
+    if seeing is not None:
+        wide += math.ceil(2.0 * max(seeing.fwhm, seeing.own_fwhm))
     if model.attrs.get("solver") == "iterative":
         image = predict_iterative(model, band, conditions, matrix)
         variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64).to_numpy()
+        if seeing is not None:
+            image = blurred(image, seeing)
+            variance *= float((fft.irfft2(seeing.ratio(GRID), GRID) ** 2).sum())
     else:
-        image = _predict_linear(model, band, conditions, matrix, p, wide)
-        variance = _variance(model, band, conditions, matrix, own, p)
+        image = _predict_linear(model, band, conditions, matrix, p, wide, seeing)
+        variance = _variance(model, band, conditions, matrix, own, p, seeing)
     pixels = (v.Y, v.X)
     values = {
         "image": (pixels, image, dict(model["model"].attrs)),
         "variance": (pixels, variance.astype(np.float32), dict(model["variance"].attrs)),
         v.MASK: model[v.MASK],
-        "psf": _psf(model, conditions, band, matrix, wide, p, spectrum),
+        "psf": _psf(model, conditions, band, matrix, wide, p, spectrum, seeing),
     }
     kept = {name: at for name, at in model.coords.items() if set(at.dims) <= set(pixels)}
     attrs = {name: model.attrs[name] for name in ("box", "wcs", "band") if name in model.attrs}
@@ -114,7 +136,7 @@ def predict_template(
 
 def _predict_linear(
     model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, p: LinearParameters,
-    wide: int,
+    wide: int, seeing: Seeing | None,
 ) -> NDArray[np.float32]:  # fmt: skip
     planes = model["model"].transpose(v.SUBFILTER, v.Y, v.X).to_numpy().astype(np.float32)
     rows, columns = planes.shape[1:]
@@ -122,7 +144,7 @@ def _predict_linear(
         fft.next_fast_len(rows + 2 * wide, real=True),
         fft.next_fast_len(columns + 2 * wide, real=True),
     )
-    operator = _operator(shape, band, conditions, jacobian, p, _spread(model, band, p))
+    operator = _template_operator(shape, model, band, conditions, jacobian, p, seeing)
     return operator.predict(0, spectrum_of(planes, operator))[:rows, :columns].copy()
 
 
@@ -160,6 +182,20 @@ def _operator(
     )  # fmt: skip
 
 
+def _template_operator(
+    shape: tuple[int, int], model: xr.Dataset, band: Band, conditions: xr.Dataset,
+    jacobian: Floats, p: LinearParameters, seeing: Seeing | None,
+) -> FourierOperator:  # fmt: skip
+    """Return the operator of a template of a visit."""
+    if seeing is None:
+        return _operator(shape, band, conditions, jacobian, p, _spread(model, band, p))
+    return fourier_operator(
+        shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
+        transfer=seeing.ratio(shape)[None], fwhm=np.array([seeing.fwhm]),
+        chromatic_seeing=p.chromatic_seeing,
+    )  # fmt: skip
+
+
 def _spreads(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
     """Return the PSFs of the visits of a model: Gaussians if only their widths were known."""
     images = None
@@ -193,13 +229,13 @@ def _check_hull(
 
 def _variance(
     model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats,
-    p: LinearParameters,
+    p: LinearParameters, seeing: Seeing | None,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return the variance of each pixel."""
     spreads = _spreads(model, band, p)
     fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
     weights = model["mean_weight"].to_numpy()
-    seen = _operator(GRID, band, conditions, jacobian, p, _spread(model, band, p))
+    seen = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
     transfer, adherence = spreads.model_transfer(GRID), float(model.attrs["adherence"])
     levels = [
         noise_of_template(noise, seen)
@@ -215,7 +251,7 @@ def _variance(
 
 def _psf(
     model: xr.Dataset, conditions: xr.Dataset, band: Band, jacobian: Floats, reach: int,
-    p: LinearParameters, spectrum: Floats | None,
+    p: LinearParameters, spectrum: Floats | None, seeing: Seeing | None,
 ) -> xr.DataArray:  # fmt: skip
     """Return the PSF of a source of some spectrum, by the operator of the template."""
     relative = np.ones(p.subfilters) if spectrum is None else np.asarray(spectrum, float)
@@ -226,8 +262,8 @@ def _psf(
     wide = np.pad(model["psf"].to_numpy(), reach)
     planes = (relative[:, None, None] / relative.sum() * wide).astype(np.float32)
     shape = tuple(fft.next_fast_len(side + reach, real=True) for side in wide.shape)
-    operator = _operator(
-        (shape[0], shape[1]), band, conditions, jacobian, p, _spread(model, band, p)
+    operator = _template_operator(
+        (shape[0], shape[1]), model, band, conditions, jacobian, p, seeing
     )
     image = operator.predict(0, spectrum_of(planes, operator))[: wide.shape[0], : wide.shape[1]]
     found = image.astype(float)

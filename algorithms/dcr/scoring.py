@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.transfer import stamp_transfer, transfer_ratio
+from skyloom.algorithms.dcr.uncertainty import GRID
 
-__all__ = ["score_template"]
+__all__ = ["noise_correlation", "score_template"]
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +31,7 @@ def score_template(
     direction: tuple[float, float],
     fwhm: float = 4.0,
     radius: float = 8.0,
+    correlation: float = 1.0,
 ) -> xr.Dataset:
     """Subtract a template, and the plain coadd, from a visit and return what is left.
 
@@ -45,6 +48,9 @@ def score_template(
         Of stars in the visit.
     radius : float, pixel
         Pixels this near to the peak of an object count.
+    correlation : float
+        By how much the variance of sums over stars exceeds that of independent pixels, see
+        `noise_correlation`; 1 unless the visit is smoothed.
 
     Returns
     -------
@@ -98,6 +104,7 @@ def score_template(
         power = (difference**2 - noise)[near]
         found["residual"].append(float(np.sqrt(max(power.mean(), 0.0))) if power.size else np.nan)
         flux = np.where(good, model - (np.median(model[calm]) if calm.any() else 0.0), 0.0)
+        noise = correlation * noise
         found["dipole"].append(_dipole(difference, flux, noise, peaks, unit, fwhm))
         found["detections"].append(_detections(difference, noise, good, fwhm))
     units = str(warp["image"].attrs.get("units", v.DIMENSIONLESS))
@@ -114,6 +121,38 @@ def score_template(
         },
         coords={"of": ["template", "coadd"]},
     )
+
+
+def noise_correlation(psf: xr.DataArray, target: xr.DataArray) -> float:
+    """Return what smoothing does to the noise of sums over stars that it doesn't to that of pixels.
+
+    Parameters
+    ----------
+    psf, target : DataArray, (psf_y, psf_x)
+        Point-spread function before and after.
+
+    Returns
+    -------
+    float
+        Variance of sums weighted with the target, over what it were if pixels had the variance
+        they have and were independent.
+
+    Examples
+    --------
+    >>> from skyloom.algorithms.psf import gaussian_psf
+    >>> round(noise_correlation(gaussian_psf(4.0), gaussian_psf(5.0)), 1)
+    15.0
+    """
+    own, wanted = (each.to_numpy().astype(np.float64) for each in (psf, target))
+    smoothed = np.abs(transfer_ratio(wanted, own, GRID)) ** 2
+    light = np.abs(stamp_transfer(wanted, GRID).astype(np.complex128)) ** 2
+    doubled = np.full(smoothed.shape[1], 2.0)
+    doubled[[0, -1]] = 1.0
+
+    def mean(values: Floats) -> float:
+        return float((values * doubled).sum() / (doubled.sum() * len(values)))
+
+    return mean(smoothed * light) / (mean(smoothed) * mean(light))
 
 
 def _known(plane: str, attrs: Any) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "point_spreads",
     "scaled_stamps",
     "stamp_transfer",
+    "transfer_ratio",
 ]
 
 Floats = NDArray[np.float64]
@@ -90,11 +91,9 @@ class PointSpreads:
                 excess = np.sqrt(max(fwhm**2 - self.model_fwhm**2, 0.0))
                 found[visit] = gaussian_transfer(float(excess), shape)
             return found
-        model = self.model_transfer(shape).astype(np.complex128)
-        power = np.abs(model) ** 2
+        model = self.model_image().to_numpy()
         for visit, image in enumerate(self.images):
-            own = stamp_transfer(image / image.sum(), shape)
-            found[visit] = own * model.conj() / (power + DULL**2)
+            found[visit] = transfer_ratio(image / image.sum(), model, shape)
         found[self.sharpest] = 1.0
         return found
 
@@ -136,6 +135,15 @@ def stamp_transfer(image: Floats, shape: tuple[int, int]) -> Spectra:
     whole[:rows, :columns] = image[top : top + rows, left : left + columns]
     centred = np.roll(whole, (-(rows // 2), -(columns // 2)), axis=(0, 1))
     return np.asarray(fft.rfft2(centred), np.complex64)
+
+
+def transfer_ratio(image: Floats, of: Floats, shape: tuple[int, int]) -> NDArray[np.complex128]:
+    """Return the transfer function of an image over that of another, damped where the latter's is
+    below 1e-3.
+    """
+    below = stamp_transfer(of, shape).astype(np.complex128)
+    above = stamp_transfer(image, shape)
+    return np.asarray(above * below.conj() / (np.abs(below) ** 2 + DULL**2))
 
 
 def scaled_stamps(images: Floats, factor: float) -> Floats:

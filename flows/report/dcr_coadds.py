@@ -302,7 +302,8 @@ def _held_out(scores: xr.Dataset) -> Image:
         str(scores["residual_template"].attrs.get("units", "")),
         text="Templates against visits that were held out",
         caption="What is left near objects without the noise that variances promise, and the "
-        "dipoles that colours leave along the vertical, for templates and for the plain coadd.",
+        "dipoles that colours leave along the vertical, for templates and for the plain coadd. "
+        "All have one seeing: that of the visit, or that of the coadd if it is worse.",
     )
 
 
@@ -318,6 +319,7 @@ def _score_table(scores: xr.Dataset) -> Table:
                 str(one[v.PATCH].item()),
                 number(float(one["altitude"]), 4),
                 number(float(one["parallactic_angle"]), 4),
+                number(float(one["compared_fwhm"]), 3),
                 number(float(one["residual_template"]), 3),
                 number(float(one["residual_coadd"]), 3),
                 number(float(one["ratio"]), 2),
@@ -331,6 +333,7 @@ def _score_table(scores: xr.Dataset) -> Table:
         "patch",
         "altitude (deg)",
         "parallactic angle (deg)",
+        "seeing compared at (pixel)",
         "residual of the template",
         "of the plain coadd",
         "ratio",
@@ -338,7 +341,7 @@ def _score_table(scores: xr.Dataset) -> Table:
         "detections left by the template",
         "by the plain coadd",
     )
-    return Table("Visits that were held out", columns, rows, tuple(range(2, 10)))
+    return Table("Visits that were held out", columns, rows, tuple(range(2, 11)))
 
 
 def _tiles(store: Store, records: dict[tuple[str, str], Record]) -> list[tuple[str, str, str]]:

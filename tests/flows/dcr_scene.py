@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.conditions import ObservingConditions, observing_conditions
@@ -51,7 +51,10 @@ class DcrScene:
     side, patch : int, pixel
         Of the tract and of its patches.
     stars, seed : int
-    fwhm : float, pixel
+    fwhm : float, or one for each visit, pixel
+        Seeing; headers tell it if visits differ.
+    beta : float, optional
+        Exponent of Moffat profiles; Gaussians if not given.
     """
 
     def __init__(
@@ -63,7 +66,8 @@ class DcrScene:
         patch: int = 96,
         stars: int = 14,
         seed: int = 1,
-        fwhm: float = 4.0,
+        fwhm: ArrayLike = 4.0,
+        beta: float | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.sky_map: dict[str, Any] = {
@@ -82,7 +86,7 @@ class DcrScene:
         }
         self.tract: Tract = make_skymap(SkyMapParameters.model_validate(self.sky_map))[0]
         self.stars = scene(rng, max(self.tract.shape), stars)
-        self.fwhm, self.seed = fwhm, seed
+        self.fwhm, self.beta, self.seed = np.asarray(fwhm, float), beta, seed
         first = observing_conditions(60000.0, RIGHT_ASCENSION, declination, **SITE)
         days = [(angle - first.hour_angle) / SIDEREAL for angle in hour_angles]
         self.records: dict[int, ObservingConditions] = {
@@ -108,10 +112,13 @@ class DcrScene:
 
     def truth(self) -> Floats:
         """Return what visits show of the whole tract without noise, (visit, y, x)."""
-        return self.stars.render(self.conditions(), self.fwhm)
+        more = {} if self.beta is None else {"beta": self.beta}
+        return self.stars.render(self.conditions(), self.fwhm, **more)
 
-    def make(self, place: Path, change: Change | None = None) -> Store:
-        """Return a store with warps and coadds.
+    def make(
+        self, place: Path, change: Change | None = None, held_out: Sequence[int] = ()
+    ) -> Store:
+        """Return a store with warps and coadds, which do not have the visits held out.
 
         ``change(visit, image, mask)`` may change a warp of the whole tract.
         """
@@ -137,7 +144,7 @@ class DcrScene:
         for patch, name in zip(self.patches(), names, strict=True):
             box = patch.outer
             cut = (slice(None), slice(box.y_start, box.y_stop), slice(box.x_start, box.x_stop))
-            self._write(store, name, images[cut], masks[cut])
+            self._write(store, name, images[cut], masks[cut], held_out)
         return store
 
     def _ingest(self, store: Store) -> None:
@@ -161,12 +168,14 @@ class DcrScene:
             "condition_flags": record.flags,
             v.FILTER: FILTER,
             **WEATHER,
+            **({"seeing": 0.2 * float(self.fwhm[visit - 1])} if self.fwhm.ndim else {}),
             **{f"site_{name}": value for name, value in SITE.items()},
         }
 
     def _write(
-        self, store: Store, name: str, images: NDArray[np.float32], masks: NDArray[np.int32]
-    ) -> None:
+        self, store: Store, name: str, images: NDArray[np.float32], masks: NDArray[np.int32],
+        held_out: Sequence[int],
+    ) -> None:  # fmt: skip
         dims = (v.Y, v.X)
         variance = np.full(images.shape[1:], NOISE**2, np.float32)
         for index, visit in enumerate(self.visits):
@@ -188,6 +197,7 @@ class DcrScene:
                 Record("warps", block, "done", fingerprint=f"warp-{visit}-{name}-{images.sum()}")
             )
         good = (masks & (v.MASK_PLANES["NO_DATA"] | v.MASK_PLANES["BAD"])) == 0
+        good[np.isin(self.visits, held_out)] = False
         depth = good.sum(axis=0)
         some = depth > 0
         mean = np.where(
@@ -203,7 +213,11 @@ class DcrScene:
                          v.mask_attributes()),
                 "n_image": (dims, depth.astype(np.int16)),
                 "weight_sum": (dims, depth / variance, {"units": "nJy-2"}),
-                "input_weight": (v.VISIT, np.full(number, NOISE**-2), {"units": "nJy-2"}),
+                "input_weight": (
+                    v.VISIT,
+                    np.where(np.isin(self.visits, held_out), 0.0, NOISE**-2),
+                    {"units": "nJy-2"},
+                ),
                 "input_mean_variance": (v.VISIT, np.full(number, NOISE**2), units),
                 "input_good_count": (v.VISIT, good.sum(axis=(1, 2)), {"units": v.PIXEL}),
                 "input_status": (v.VISIT, np.zeros(number, np.uint8)),
