@@ -56,7 +56,7 @@ Floats = NDArray[np.float64]
 PSF_SIZE = 41
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
-OF_NOISE = ("level_covariance", "visit_psf")
+OF_NOISE = ("noise_place", "level_covariance", "visit_psf")
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
                "dispersion_x")  # fmt: skip
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",

@@ -101,8 +101,10 @@ def dcr_schema(unit: str) -> ProductSchema:
             Variable("plane_count", planes, "int16", fill=0, codec="image", optional=True,
                      description="visits that reach a sub-band, of an iterative solution"),
             Variable("model_weight", pixels, "float32", codec="image",
-                     description="1 at sources, whose colours are solved for, nearly 0 far from "
-                     "them, 0 where sub-bands are equal parts of the coadd"),
+                     description="1 at sources, whose colours are solved for, 0 far from them"),
+            Variable("noise_place", pixels, "float32", codec="image", optional=True,
+                     description="which covariance holds: 0 at sources, 8 far from them, 9 where "
+                     "sub-bands are equal parts of the coadd; of a linear solution"),
             Variable("weight_sum", pixels, "float32", inverse_units(square), codec="image",
                      description="sum of the inverse variances of visits"),
             Variable("wavelength_edges", (*bands, v.BAND_EDGE), unit=v.NANOMETRE,
@@ -111,8 +113,8 @@ def dcr_schema(unit: str) -> ProductSchema:
                      description="covariance of sub-bands in a pixel of mean weight, at sources"),
             Variable("level_covariance", (*block, v.NOISE_LEVEL, v.SUBFILTER, SECOND), unit=square,
                      optional=True,
-                     description="the same for model_weight 1 - (level / 8)^2 of levels 0 to 8, "
-                     "then for equal parts of the coadd; of a linear solution"),
+                     description="the same for noise_place 0, 1, ... 9, the first that at "
+                     "sources; of a linear solution"),
             Variable("psf", (*block, v.PSF_Y, v.PSF_X),
                      description="point-spread function of the planes"),
             Variable("visit_psf", (*visits, v.PSF_Y, v.PSF_X), "float32", optional=True,

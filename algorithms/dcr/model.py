@@ -114,7 +114,7 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
     ----------
     model : Dataset, (subfilter, y, x)
         With ``model``, ``variance``, ``mask`` (y, x); if it was fitted with ``level_covariance``,
-        ``model_weight``, ``weight_sum`` and ``mean_weight``, or with ``covariance`` (subfilter,
+        ``noise_place``, ``weight_sum`` and ``mean_weight``, or with ``covariance`` (subfilter,
         subfilter_2).
 
     Returns
@@ -139,8 +139,8 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
         levels = model["level_covariance"].sum(both).to_numpy()
         total = float(model["mean_weight"].sum())
         variance = xr.apply_ufunc(
-            lambda weight, weights: variance_by_level(levels, weight, weights, total),
-            model["model_weight"],
+            lambda place, weights: variance_by_level(levels, place, weights, total),
+            model["noise_place"],
             model["weight_sum"],
             dask="parallelized",
             output_dtypes=[np.float32],

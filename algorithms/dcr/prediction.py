@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 OUTSIDE: Final = 0.5
 """Pixels of dispersion outside of those of the model's visits that need a warning."""
-OF_NOISE: Final = ("model_weight", "weight_sum", "mean_weight", "psf_fwhm")
+OF_NOISE: Final = ("noise_place", "weight_sum", "mean_weight", "psf_fwhm")
 """What the noise of a linear solution needs."""
 
 
@@ -243,7 +243,7 @@ def _variance(
     ]
     return variance_by_level(
         levels,
-        model["model_weight"].transpose(v.Y, v.X).to_numpy(),
+        model["noise_place"].transpose(v.Y, v.X).to_numpy(),
         model["weight_sum"].transpose(v.Y, v.X).to_numpy(),
         float(weights.sum()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,7 @@ from skyloom.algorithms.dcr.uncertainty import (
     GRID,
     Noise,
     noise_levels,
+    noise_place,
     plane_covariance,
     variance_by_level,
 )
@@ -35,9 +36,6 @@ __all__ = ["solve_dcr"]
 Floats = NDArray[np.float64]
 
 Solver: TypeAlias = Literal["linear", "iterative"]
-
-FAINTEST: Final = np.float32(1e-30)
-"""Model weight where planes are held to the coadd but not equal to it."""
 
 
 def solve_dcr(
@@ -79,9 +77,9 @@ def solve_dcr(
     DcrSolution
         ``model``, (subfilter, y, x): ``model`` (flux of each sub-band, units of the warps),
         ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum`` and ``model_weight`` (1 at
-        sources, nearly 0 where planes are held to the coadd, 0 where they are equal parts of it);
-        ``covariance`` (subfilter, subfilter_2) of the planes in one pixel at sources, and
-        ``level_covariance`` (noise_level, subfilter, subfilter_2) also away from them, see
+        sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
+        the planes in one pixel at sources, ``level_covariance`` (noise_level, subfilter,
+        subfilter_2) also away from them, and ``noise_place`` (y, x) which of these holds, see
         `skyloom.algorithms.dcr.uncertainty`; ``psf``, and ``visit_psf`` (visit, psf_y, psf_x) if
         the warps have it; the conditions of the visits that were used, ``mean_weight`` and
         ``wavelength_edges``.
@@ -211,9 +209,9 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
         (found.n_image == 0) | unknown, bits["NO_DATA"], 0
     )
     detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
-    near = model_weight((template[v.MASK].to_numpy() & detected) != 0, setup.spreads.model_fwhm)
-    weight = np.maximum(near.astype(np.float32), FAINTEST)
-    weight[~found.solved] = 0.0
+    fwhm = setup.spreads.model_fwhm
+    weight = model_weight((template[v.MASK].to_numpy() & detected) != 0, fwhm)
+    place = noise_place(weight, found.solved, fwhm)
     mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
@@ -221,7 +219,7 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
     total = float(weights.sum())
     variance = np.full(found.planes.shape, np.inf, np.float32)
     for s, plane in enumerate(variance):
-        local = variance_by_level(levels[:, s, s], weight, found.weight_sum, total)
+        local = variance_by_level(levels[:, s, s], place, found.weight_sum, total)
         np.copyto(plane, local, where=found.n_image > 0)
     values: dict[str, Any] = {
         "model": (planes, np.where(unknown, np.float32(0.0), found.planes), {"units": units}),
@@ -230,6 +228,7 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
         "n_image": (pixels, found.n_image),
         "weight_sum": (pixels, found.weight_sum),
         "model_weight": (pixels, np.where(unknown, 0.0, weight).astype(np.float32)),
+        "noise_place": (pixels, place),
         "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), levels[0]),
         "level_covariance": ((v.NOISE_LEVEL, v.SUBFILTER, f"{v.SUBFILTER}_2"), levels),
         "wavelength_edges": (

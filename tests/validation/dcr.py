@@ -290,13 +290,17 @@ def _noise(sky: Sky) -> list[Row]:
 
 
 def _noise_at_defaults() -> list[Row]:
-    """Scatter at default parameters, at sources and away from them, through Moffat profiles."""
+    """Scatter at default parameters, through Moffat profiles."""
     rows = []
     for low, high in ((4.0, 4.0), (3.3, 5.0)):
         width = f"{low:.1f}" if low == high else f"{low:.1f}–{high:.1f}"
         for noise in (5.0, 50.0):
             found = scatter_of(seeing_of(low, high), noise, 16)
-            for where, values in (("at sources", found.sources), ("away from them", found.away)):
+            for where, values in (
+                ("at objects", found.sources),
+                ("at their edges", found.edges),
+                ("away from them", found.away),
+            ):
                 rows.append(
                     Row(f"defaults, Moffat profiles of {width} pixels, noise of {noise:.0f}: "
                         f"scatter {where} of blue, middle, red, their sum, a template, over the "

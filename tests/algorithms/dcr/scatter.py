@@ -24,13 +24,13 @@ BETA = 3.0
 class Scatter(NamedTuple):
     """Standard deviations over the stated ones: of planes blue to red, their sum, a template.
 
-    ``sources``: within objects, two pixels from their edges; ``away``: 12 pixels and more from
-    them; ``count`` of pixels of both.
+    ``sources``: within objects, two pixels from their edges; ``edges``: from there to 3 pixels
+    outside of objects; ``away``: 12 pixels and more from them.
     """
 
     sources: Floats
+    edges: Floats
     away: Floats
-    count: tuple[int, int]
 
 
 def seeing_of(low: float, high: float) -> Floats:
@@ -65,15 +65,16 @@ def scatter_of(
     assert mask is not None
     detected = (mask.to_numpy() & v.MASK_PLANES["DETECTED"]) != 0
     core = ndimage.binary_erosion(detected, iterations=2)
-    away = ndimage.distance_transform_edt(~detected) >= 12
+    distance = ndimage.distance_transform_edt(~detected)
+    edges, away = ~core & (distance <= 3), distance >= 12
     scatter = np.var(found, axis=0, ddof=1)
     inside = np.zeros_like(detected)
     inside[BORDER:-BORDER, BORDER:-BORDER] = True
     parts = [
         np.sqrt(scatter[:, at].mean(axis=1) / stated[:, at].mean(axis=1))
-        for at in (core & inside, away & inside)
+        for at in (core & inside, edges & inside, away & inside)
     ]
-    return Scatter(*parts, (int((core & inside).sum()), int((away & inside).sum())))
+    return Scatter(*parts)
 
 
 def _all(planes: xr.DataArray, whole: xr.DataArray, template: xr.DataArray) -> Floats:

@@ -39,9 +39,10 @@ def model() -> xr.Dataset:
     return solve_dcr(warps, table, G, coadd, jacobian=NORTH_UP).model
 
 
-def test_at_the_defaults_scatter_is_the_stated_noise_at_sources_and_away() -> None:
+def test_at_the_defaults_scatter_is_the_stated_noise_at_objects_and_away() -> None:
     found = scatter_of(seeing_of(3.3, 5.0), NOISE, 12, stars=6)
     assert found.sources == pytest.approx(np.ones(5), abs=0.03)
+    assert found.edges == pytest.approx(np.ones(5), abs=0.03)
     assert found.away == pytest.approx(np.ones(5), abs=0.03)
 
 
@@ -62,7 +63,7 @@ def test_the_noise_of_a_template_is_of_the_psfs_that_the_fit_used(model: xr.Data
         model.attrs["adherence"],
     )  # fmt: skip
     stated = noise_of_template(noise, fourier_operator(GRID, G, ZENITH, NORTH_UP), 1)
-    at_sources = model["model_weight"].to_numpy() == 1.0
+    at_sources = model["noise_place"].to_numpy() < 1e-3
     assert found[at_sources] == pytest.approx(stated, rel=1e-3)
     assert np.abs(widths[at_sources] / stated - 1.0).min() > 0.03
 
@@ -72,7 +73,7 @@ def test_planes_that_are_equal_parts_of_the_coadd_have_a_part_of_its_noise() -> 
     warps, coadd = observed(np.zeros((12, 48, 48)), 4.0, NOISE, rng)
     with pytest.warns(NoSourcesWarning):
         found = solve_dcr(warps, dozen(rng), G, coadd, jacobian=NORTH_UP).model
-    assert (found["model_weight"] == 0).all()
+    assert (found["noise_place"] == LEVELS - 1).all()
     part = NOISE**2 / 12 / 9
     assert found["variance"].to_numpy() == pytest.approx(np.full((3, 48, 48), part), rel=1e-5)
     whole = stack_planes(found)["variance"].to_numpy()
@@ -109,7 +110,7 @@ def test_planes_that_nothing_holds_have_the_noise_of_the_data_alone() -> None:
 
 
 def test_lazy_models_have_the_same_sum(model: xr.Dataset) -> None:
-    names = ["model", "variance", "model_weight", "weight_sum", v.MASK]
+    names = ["model", "variance", "noise_place", "weight_sum", v.MASK]
     lazy = stack_planes(model.assign(model[names].chunk({v.Y: 16})))
     assert lazy["variance"].chunks is not None
     xr.testing.assert_identical(lazy.compute(), stack_planes(model))
@@ -124,5 +125,5 @@ def test_noise_is_infinite_without_weight_and_models_stay_as_they_are(model: xr.
 
 
 def test_models_without_what_the_noise_needs_are_refused(model: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="the model lacks model_weight"):
-        predicted(model.drop_vars("model_weight"), ZENITH, 1)
+    with pytest.raises(ValueError, match="the model lacks noise_place"):
+        predicted(model.drop_vars("noise_place"), ZENITH, 1)
