@@ -250,7 +250,7 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
-        revision=3,
+        revision=4,
         sizes={
             **sizes,
             v.SUBFILTER: planes,
@@ -282,7 +282,7 @@ def _sum_step(model: Step) -> Step:
         dcr_coadd_schema(model.schema.variable("model").unit),
         {dim: model.labels[dim] for dim in (v.FILTER, v.PATCH)},
         (Same("model", "dcr"),),
-        revision=2,
+        revision=3,
         sizes={dim: model.sizes[dim] for dim in (v.Y, v.X)},
         attrs={"sky_map": model.attrs["sky_map"]},
         memory_bytes=30 * pixels * model.sizes[v.SUBFILTER],
@@ -335,5 +335,5 @@ def _score_step(
         read_bytes=30 * pixels,
         quality=score_quality,
         only=pairs,
-        revision=3,
+        revision=4,
     )
