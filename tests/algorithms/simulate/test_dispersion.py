@@ -136,6 +136,28 @@ def test_colour_moves_a_star_as_the_mean_of_its_wavelengths_and_keeps_its_flux()
         assert np.sign(expected - 0.02) == sign
 
 
+def test_light_that_a_filter_does_not_pass_is_not_on_the_frame() -> None:
+    plan = plan_at(-50.0)
+    narrow = BAND.model_copy(
+        update={"throughput": ((402.0, 0.0), (410.0, 0.0), (415.0, 1.0), (420.0, 0.0))}
+    )
+    fine = PARAMETERS.model_copy(update={"wavelengths": 200})
+    found = [
+        centroid(
+            night_exposure_truth(plan, 1, TABLE, TRUTH["A"], scene, parameters=parameters)[
+                "objects"
+            ].values.astype(float)
+        )
+        for scene, parameters in (
+            (one_star(), fine.model_copy(update={"bands": {"g": narrow}})),
+            (one_star(415.0), fine),
+            (one_star(), fine),
+        )
+    ]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
+    assert np.hypot(found[0][0] - found[2][0], found[0][1] - found[2][1]) > 1.0
+
+
 def test_truth_of_sub_bands_sums_to_one_and_knows_throughput() -> None:
     scene = xr.Dataset({"temperature": ("source", [np.nan, 4000.0, 15000.0])})
     edges = np.linspace(BAND.lambda_min, BAND.lambda_max, 4)
