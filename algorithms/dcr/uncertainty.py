@@ -237,5 +237,7 @@ def variance_by_level(levels: ArrayLike, place: Images, weight_sum: Images, tota
     for start in range(0, len(found), STRIP):
         rows = slice(start, start + STRIP)
         mean, weights = np.interp(place[rows], np.arange(LEVELS), of_level), weight_sum[rows]
-        np.divide(mean * total, weights, out=found[rows], where=weights > 0, casting="same_kind")
+        good = weights > 0
+        mean = np.where(good, mean, 0.0) * total  # without any visit even the mean is infinite
+        np.divide(mean, weights, out=found[rows], where=good, casting="same_kind")
     return found
