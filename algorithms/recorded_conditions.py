@@ -23,10 +23,13 @@ from skyloom.algorithms.refraction import default_weather, usual_pressure
 from skyloom.algorithms.vocabulary import ConditionFlag
 
 __all__ = [
+    "HUMIDITIES",
     "PRESSURE_UNITS",
+    "TEMPERATURES",
     "Record",
     "RecordedConditions",
     "Site",
+    "possible_pressures",
     "recorded_conditions",
 ]
 
@@ -42,6 +45,10 @@ PRESSURE_UNITS: Final[Mapping[str, float]] = {
     "inHg": 3386.39,
 }
 """Pascals of the units that pressures are written in."""
+TEMPERATURES: Final = (-60.0, 60.0)
+"""Celsius that air can have."""
+HUMIDITIES: Final = (0.0, 100.0)
+"""Relative humidities, %, that air can have."""
 PRESSURE_SPREAD: Final = 0.12
 """Weather moves the pressure by a few per cent; the units above differ by 33 % and more."""
 SITE_TOLERANCE: Final = 0.1
@@ -292,8 +299,8 @@ def _weather(record: Record, place: Site, notes: list[str]) -> tuple[Record, Con
     usual, flags = default_weather(height), ConditionFlag.GOOD
     values = {"temperature": record.temperature, "humidity": record.humidity}
     for name, low, high, unit, flag in (
-        ("temperature", -60.0, 60.0, "Celsius", ConditionFlag.TEMPERATURE_DEFAULTED),
-        ("humidity", 0.0, 100.0, "%", ConditionFlag.HUMIDITY_DEFAULTED),
+        ("temperature", *TEMPERATURES, "Celsius", ConditionFlag.TEMPERATURE_DEFAULTED),
+        ("humidity", *HUMIDITIES, "%", ConditionFlag.HUMIDITY_DEFAULTED),
     ):
         value = values[name]
         if low <= value <= high:
@@ -318,12 +325,33 @@ def _weather(record: Record, place: Site, notes: list[str]) -> tuple[Record, Con
     return checked, flags | more
 
 
+def possible_pressures(temperature: float, height: float) -> tuple[float, float]:
+    """Return the lowest and the highest pressure (Pa) that air can have.
+
+    Parameters
+    ----------
+    temperature : float, Celsius
+    height : float, m
+        Above sea level; NaN where it is not known.
+
+    Examples
+    --------
+    >>> [round(pressure, -2) for pressure in possible_pressures(8.0, 2663.0)]
+    [64500.0, 82100.0]
+    """
+    if not math.isfinite(height):  # nothing but a vacuum is impossible
+        return 4e4, 1.1e5
+    usual = usual_pressure(temperature, height)
+    return usual * (1.0 - PRESSURE_SPREAD), usual * (1.0 + PRESSURE_SPREAD)
+
+
 def _pressure(
     record: Record, temperature: float, height: float, notes: list[str]
 ) -> tuple[float, ConditionFlag]:
     """Return the pressure, Pa."""
     known = math.isfinite(height)
     usual = usual_pressure(temperature, height if known else 0.0)
+    low, high = possible_pressures(temperature, height)
     where = f"({height:.0f} m)" if known else "(no height is known)"
     value, unit = record.pressure, record.pressure_unit
     if not math.isfinite(value):
@@ -333,9 +361,6 @@ def _pressure(
         )
         return usual, ConditionFlag.PRESSURE_DEFAULTED
     stated = value * PRESSURE_UNITS[unit]
-    # Without a height nothing but a vacuum is impossible.
-    low, high = (usual * (1 - PRESSURE_SPREAD), usual * (1 + PRESSURE_SPREAD)) if known else (
-        4e4, 1.1e5)  # fmt: skip
     if low <= stated <= high:
         return stated, ConditionFlag.GOOD
     said = (

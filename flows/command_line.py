@@ -406,22 +406,26 @@ def template(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a file")] = False,
 ) -> None:
     """Predict a patch at an altitude and parallactic angle, from its chromatic coadd."""
+    from skyloom.flows.captured_warnings import captured_warnings
     from skyloom.flows.templates import write_template
 
-    written = write_template(
-        _open(store),
-        path,
-        altitude=altitude,
-        parallactic_angle=parallactic_angle,
-        tract=tract,
-        patch=patch,
-        band=band,
-        temperature=temperature,
-        pressure=pressure,
-        humidity=humidity,
-        seeing=seeing,
-        overwrite=overwrite,
-    )
+    with captured_warnings() as caught:
+        written = write_template(
+            _open(store),
+            path,
+            altitude=altitude,
+            parallactic_angle=parallactic_angle,
+            tract=tract,
+            patch=patch,
+            band=band,
+            temperature=temperature,
+            pressure=pressure,
+            humidity=humidity,
+            seeing=seeing,
+            overwrite=overwrite,
+        )
+    for text in caught:
+        typer.echo(f"warning: {text.partition(': ')[2]}", err=True)
     typer.echo(str(written))
 
 

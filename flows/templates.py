@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from skyloom.algorithms.conditions import airmass
 from skyloom.algorithms.dcr import Band, solver_parameters
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.psf import psf_fwhm
+from skyloom.algorithms.recorded_conditions import HUMIDITIES, TEMPERATURES, possible_pressures
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.flows.dcr_blocks import predicted, restored_model
 from skyloom.flows.patches import patch_label, sky_map_of
@@ -64,7 +68,8 @@ def template(
     -------
     Dataset, (y, x)
         ``image``, ``variance``, ``mask`` and, where the model knows one, ``psf``; attributes
-        ``box`` and ``wcs`` say where it lies, ``conditions`` what it holds for.
+        ``box`` and ``wcs`` say where it lies, ``conditions`` what it holds for, ``visits`` and
+        ``config_hash`` what its model was made of.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def template(
         If there are no chromatic coadds.
     ConfigurationError
         If tract, patch or band are not there, or have to be chosen; the message names those there
-        are.
+        are. If altitude, seeing or weather cannot be.
 
     Examples
     --------
@@ -111,8 +116,10 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
         "airmass": airmass(altitude),
         **{key: float(np.nanmedian(block[key])) for key in ("latitude", "height", *WEATHER)},
     }
-    given = {"temperature": temperature, "pressure": pressure, "humidity": humidity}
-    values |= {key: float(value) for key, value in given.items() if value is not None}
+    weather = {"temperature": temperature, "pressure": pressure, "humidity": humidity}
+    given = {key: float(value) for key, value in weather.items() if value is not None}
+    _check_weather(given, {**values, **given})
+    values |= given
     conditions = xr.Dataset(
         {key: (v.VISIT, np.array([value])) for key, value in values.items()},
         coords={v.VISIT: np.array([0])},
@@ -124,8 +131,10 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
     said = {
         **values,
         "seeing": own if seeing is None else float(seeing),
-        "weather": "given" if any(given.values()) else "median of the visits",
+        "weather": _weather_source(given),
     }
+    record = store.read_record("dcr", {v.FILTER: name, v.PATCH: label})
+    used = block[v.VISIT].values[block["used"].values]
     return made.assign_attrs(
         box=list(where.outer),
         wcs=place[number].plane.header(),
@@ -133,7 +142,43 @@ flow dcr_coadds first (skyloom run STORE dcr_coadds)
         physical_filter=name,
         tract=number,
         patch=index,
+        visits=used.tolist(),
+        config_hash="" if record is None else record.config_hash,
     )
+
+
+def _check_weather(given: Mapping[str, float], values: Mapping[str, float]) -> None:
+    """Refuse weather that cannot be, by the bounds that records of visits have."""
+    height = values["height"]
+    limits = {
+        "temperature": (*TEMPERATURES, "Celsius"),
+        "humidity": (*HUMIDITIES, "%"),
+        "pressure": (*possible_pressures(values["temperature"], height), "Pa"),
+    }
+    for name, (low, high, unit) in limits.items():
+        if name not in given or low <= given[name] <= high:
+            continue
+        value = given[name]
+        other = {"temperature": (value - 273.15, "K"), "pressure": (100.0 * value, "hPa")}
+        meant, written = other.get(name, (math.nan, ""))
+        hint = f" ({value:g} {written} are {meant:g} {unit})" if low <= meant <= high else ""
+        at = f" at a height of {height:.0f} m" if name == "pressure" else ""
+        raise ConfigurationError(
+            f"{name} must be from {low:.0f} to {high:.0f} {unit}{at}, got {value:g}{hint}"
+        )
+
+
+def _weather_source(given: Mapping[str, float]) -> str:
+    """Return where the weather is from.
+
+    Examples
+    --------
+    >>> _weather_source({}), _weather_source({"pressure": 74000.0})
+    ('median of the visits', 'given: pressure')
+    """
+    if not given:
+        return "median of the visits"
+    return "given" if len(given) == len(WEATHER) else f"given: {', '.join(given)}"
 
 
 def write_template(
@@ -141,12 +186,18 @@ def write_template(
 ) -> Path:
     """Write a template as a FITS file; see `template` for what can be chosen.
 
+    The header says which versions, configuration and visits it is made of, and what was warned of.
+
     Raises
     ------
     StoreError
         If the file exists and is not to be replaced, or as for `template`.
     """
-    made = template(store, **chosen)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = template(store, **chosen)
+    for each in caught:
+        warnings.warn(each.message, each.category, stacklevel=2)
     said = made.attrs["conditions"]
     header = {
         "STORE": (Path(store.url).name[:60], "store that the template is of"),
@@ -161,6 +212,13 @@ def write_template(
         "HUMIDITY": (said["humidity"], "[%] relative humidity"),
         "WEATHER": (said["weather"], "where the weather is from"),
         "SEEING": (said["seeing"], "[arcsec] FWHM of stars without refraction"),
+    }
+    header |= {
+        "VISITS": ",".join(map(str, made.attrs["visits"])),
+        "CFGHASH": (made.attrs["config_hash"], "configuration of the model"),
+        "SWVERS": (version("skyloom"), "of skyloom"),
+        "DATE": (datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"), "UTC"),
+        **{f"WARN{n}": str(each.message) for n, each in enumerate(caught, 1)},
     }
     return write_fits(path, made, header=header, overwrite=overwrite)
 

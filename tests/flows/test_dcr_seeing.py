@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ import dcr_scene
 import numpy as np
 import pytest
 from astropy.io import fits
+from click.testing import Result
 from dcr_scene import FILTER, DcrScene
 from typer.testing import CliRunner
 
@@ -77,3 +80,61 @@ def test_without_a_seeing_a_template_is_as_sharp_as_the_model(made: Made) -> Non
     assert float(wider["variance"].mean()) < 0.6 * float(found["variance"].mean())
     with pytest.raises(ConfigurationError, match="seeing must be positive, in arcsec, got -1"):
         template(made.store, seeing=-1.0, **where)
+
+
+WHERE = {"altitude": 60.0, "parallactic_angle": 120.0}
+
+
+@pytest.mark.parametrize(
+    ("weather", "message"),
+    [
+        ({"pressure": 739.0}, r"pressure must be from \d+ to \d+ Pa at a height of 2663 m, got 739 "
+                              r"\(739 hPa are 73900 Pa\)"),
+        ({"temperature": 281.0}, r"temperature must be from -60 to 60 Celsius, got 281 "
+                                 r"\(281 K are 7.85 Celsius\)"),
+        ({"humidity": 500.0}, "humidity must be from 0 to 100 %, got 500$"),
+        ({"humidity": -5.0}, "humidity must be from 0 to 100 %, got -5$"),
+        ({"pressure": float("nan")}, "pressure must be from .* got nan$"),
+    ],
+)  # fmt: skip
+def test_weather_that_cannot_be_is_refused_by_name(
+    made: Made, weather: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        template(made.store, **WHERE, **weather)
+
+
+def test_weather_of_the_command_line_is_said_in_the_header(made: Made, tmp_path: Path) -> None:
+    found = template(made.store, temperature=0.0, **WHERE)
+    assert found.attrs["conditions"]["temperature"] == 0.0
+    assert found.attrs["conditions"]["weather"] == "given: temperature"
+    assert template(made.store, **WHERE).attrs["conditions"]["weather"] == "median of the visits"
+    refused = command(made, tmp_path / "no.fits", "60", "--pressure", "739")
+    assert refused.exit_code == 2
+    assert "pressure must be from" in refused.output
+    assert not (tmp_path / "no.fits").exists()
+
+
+def test_a_header_says_what_a_template_is_made_of(made: Made, tmp_path: Path) -> None:
+    result = command(made, tmp_path / "low.fits", "25", "--temperature", "0")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert "pixel outside of those of the model's visits" in lines[0]
+    assert ".py" not in result.output
+    header = fits.getheader(tmp_path / "low.fits")
+    assert header["WARN1"] == lines[0].removeprefix("warning: ")
+    assert header["VISITS"] == "1,3,5,6,8,9"
+    record = made.store.read_record("dcr", {v.FILTER: FILTER, v.PATCH: "0-0"})
+    assert record is not None
+    assert header["CFGHASH"] == record.config_hash
+    assert header["SWVERS"] == version("skyloom")
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(header["DATE"] + "Z")).seconds) < 60
+    assert header["WEATHER"] == "given: temperature"
+    assert header["AIRTEMP"] == 0.0
+
+
+def command(made: Made, path: Path, altitude: str, *more: str) -> Result:
+    """Return what the command line does with a template."""
+    place = ["--altitude", altitude, "--parallactic-angle", "120"]
+    return CliRunner().invoke(app, ["template", made.store.url, str(path), *place, *more])
