@@ -8,6 +8,7 @@ its input.
 
 from skyloom.algorithms.dcr.bands import Band, effective_wavelength, subband_edges
 from skyloom.algorithms.dcr.choice import SolverParameters, solver_parameters
+from skyloom.algorithms.dcr.colours import star_colours
 from skyloom.algorithms.dcr.geometry import dispersion, displacement, patch_jacobian
 from skyloom.algorithms.dcr.identifiability import band_vectors, identifiability
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
@@ -49,5 +50,6 @@ __all__ = [
     "solve_iterative",
     "solver_parameters",
     "stack_planes",
+    "star_colours",
     "subband_edges",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from typing import Final
@@ -14,17 +13,15 @@ from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
-from skyloom.algorithms.dcr.choice import solver_parameters
+from skyloom.algorithms.dcr.fitted import description_of, operator_of, spread_of, spreads_of
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
-from skyloom.algorithms.dcr.iterative import IterativeParameters
 from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
 from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.seeing import Seeing, blurred, seeing_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
-from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
     noise_levels,
@@ -39,8 +36,6 @@ Floats = NDArray[np.float64]
 
 OUTSIDE: Final = 0.5
 """Pixels of dispersion outside of those of the model's visits that need a warning."""
-OF_NOISE: Final = ("noise_place", "weight_sum", "mean_weight", "psf_fwhm")
-"""What the noise of a linear solution needs."""
 
 
 def predict_template(
@@ -99,7 +94,7 @@ def predict_template(
     The variance is that of single pixels. The wider the seeing, the smaller it is, and the more the
     noise of neighbours is alike.
     """
-    band, p, own = _operator_of(model)
+    band, p, own = description_of(model)
     if conditions.sizes.get(v.VISIT) != 1:
         raise ValueError(f"conditions must be of one visit, got {conditions.sizes.get(v.VISIT, 0)}")
     matrix = own if jacobian is None else np.asarray(jacobian, float)
@@ -148,67 +143,18 @@ def _predict_linear(
     return operator.predict(0, spectrum_of(planes, operator))[:rows, :columns].copy()
 
 
-def _operator_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
-    """Return band, parameters and jacobian of a model."""
-    missing = [
-        name for name in ("band_definition", "jacobian", "parameters") if name not in model.attrs
-    ]
-    iterative = model.attrs.get("solver") == "iterative"
-    needed = ("model", "variance", "psf", *(() if iterative else OF_NOISE))
-    missing += [name for name in needed if name not in model]
-    if missing:
-        raise ValueError(f"the model lacks {', '.join(missing)}")
-    kept = solver_parameters(model.attrs["parameters"])
-    if isinstance(kept, IterativeParameters):
-        parameters = LinearParameters(subfilters=kept.subfilters, in_band="flat")
-    else:
-        parameters = kept
-    if model.sizes[v.SUBFILTER] != parameters.subfilters:
-        raise ValueError(
-            f"the model has {model.sizes[v.SUBFILTER]} planes, its operator needs "
-            f"{parameters.subfilters}"
-        )
-    band = Band.model_validate_json(model.attrs["band_definition"])
-    return band, parameters, np.array(json.loads(model.attrs["jacobian"]), float)
-
-
-def _operator(
-    shape: tuple[int, int], band: Band, conditions: xr.Dataset, jacobian: Floats,
-    p: LinearParameters, spreads: PointSpreads,
-) -> FourierOperator:  # fmt: skip
-    return fourier_operator(
-        shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
-        transfer=spreads.ratios(shape), fwhm=spreads.widths, chromatic_seeing=p.chromatic_seeing,
-    )  # fmt: skip
-
-
 def _template_operator(
     shape: tuple[int, int], model: xr.Dataset, band: Band, conditions: xr.Dataset,
     jacobian: Floats, p: LinearParameters, seeing: Seeing | None,
 ) -> FourierOperator:  # fmt: skip
     """Return the operator of a template of a visit."""
     if seeing is None:
-        return _operator(shape, band, conditions, jacobian, p, _spread(model, band, p))
+        return operator_of(shape, band, conditions, jacobian, p, spread_of(model, band, p))
     return fourier_operator(
         shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
         transfer=seeing.ratio(shape)[None], fwhm=np.array([seeing.fwhm]),
         chromatic_seeing=p.chromatic_seeing,
     )  # fmt: skip
-
-
-def _spreads(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
-    """Return the PSFs of the visits of a model: Gaussians if only their widths were known."""
-    images = None
-    if "visit_psf" in model:
-        stamps = model["visit_psf"].transpose(v.VISIT, v.PSF_Y, v.PSF_X).to_numpy()
-        images = stamps.astype(np.float64) if np.isfinite(stamps).all() else None
-    own = PointSpreads(model["psf_fwhm"].to_numpy(), images, p.match_seeing)
-    return own.in_sharpest_light(band, p.chromatic_seeing, p.subfilters)
-
-
-def _spread(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
-    """Return the PSF of the model as that of a visit."""
-    return PointSpreads(np.array([_spreads(model, band, p).model_fwhm]), None, match=True)
 
 
 def _check_hull(
@@ -232,8 +178,8 @@ def _variance(
     p: LinearParameters, seeing: Seeing | None,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return the variance of each pixel."""
-    spreads = _spreads(model, band, p)
-    fitted = _operator(GRID, band, model[list(FIELDS)], own, p, spreads)
+    spreads = spreads_of(model, band, p)
+    fitted = operator_of(GRID, band, model[list(FIELDS)], own, p, spreads)
     weights = model["mean_weight"].to_numpy()
     seen = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
     transfer, adherence = spreads.model_transfer(GRID), float(model.attrs["adherence"])

@@ -56,12 +56,14 @@ STRIP: Final = 256
 
 class Noise(NamedTuple):
     """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); that of noise
-    and prior together, in the same shape; and how many frequencies of the whole plane each column
-    (kx) stands for."""
+    and prior together, in the same shape; how many frequencies of the whole plane each column
+    (kx) stands for; and the ``response`` of planes to those of the sky, in the shape of the
+    covariance."""
 
     covariance: NDArray[np.complex128]
     posterior: NDArray[np.complex128]
     multiplicity: Floats
+    response: NDArray[np.complex128]
 
     def condition(self) -> Floats:
         """Return the condition number of the normal equations at each frequency, (ky, kx)."""
@@ -115,7 +117,7 @@ def noise_levels(
     total = float(weights.sum())
     if not total > 0:
         nothing = np.full((*transfer.shape, n, n), np.inf, np.complex128)
-        yield from [Noise(nothing, nothing, multiplicity)] * LEVELS
+        yield from [Noise(nothing, nothing, multiplicity, np.zeros_like(nothing))] * LEVELS
         return
     taper = parameters.taper
     if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_tile
@@ -136,9 +138,11 @@ def noise_levels(
         inverse = np.asarray(np.linalg.inv(sharp + total * held * np.eye(n)), np.complex128)
         read = data + to_coadd * both + to_coadd**2 * total * parts_twice
         covariance = np.asarray(inverse @ read @ inverse, np.complex128)
-        yield Noise(covariance, inverse, multiplicity)
+        drawn = to_coadd * parts[:, None] * seen[..., None, :].conj()
+        shown = np.asarray(inverse @ (data + drawn), np.complex128)
+        yield Noise(covariance, inverse, multiplicity, shown)
     equal = np.broadcast_to(parts_twice / total, data.shape).astype(np.complex128)
-    yield Noise(equal, equal, multiplicity)
+    yield Noise(equal, equal, multiplicity, parts[:, None] * seen[..., None, :].conj() / total)
 
 
 def _seen(operator: FourierOperator, visit: int) -> Spectra:

@@ -1,0 +1,100 @@
+"""How a model was fitted, from what is kept with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.bands import Band
+from skyloom.algorithms.dcr.choice import solver_parameters
+from skyloom.algorithms.dcr.geometry import FIELDS
+from skyloom.algorithms.dcr.iterative import IterativeParameters
+from skyloom.algorithms.dcr.operator import FourierOperator, Spectra, fourier_operator
+from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.transfer import PointSpreads
+from skyloom.algorithms.dcr.uncertainty import GRID
+
+__all__ = [
+    "Fitted",
+    "description_of",
+    "fitted_description",
+    "operator_of",
+    "spread_of",
+    "spreads_of",
+]
+
+Floats = NDArray[np.float64]
+OF_NOISE: Final = ("noise_place", "weight_sum", "mean_weight", "psf_fwhm")
+"""What the noise of a linear solution needs."""
+
+
+def description_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
+    """Return band, parameters and jacobian of a model."""
+    missing = [
+        name for name in ("band_definition", "jacobian", "parameters") if name not in model.attrs
+    ]
+    iterative = model.attrs.get("solver") == "iterative"
+    needed = ("model", "variance", "psf", *(() if iterative else OF_NOISE))
+    missing += [name for name in needed if name not in model]
+    if missing:
+        raise ValueError(f"the model lacks {', '.join(missing)}")
+    kept = solver_parameters(model.attrs["parameters"])
+    if isinstance(kept, IterativeParameters):
+        parameters = LinearParameters(subfilters=kept.subfilters, in_band="flat")
+    else:
+        parameters = kept
+    if model.sizes[v.SUBFILTER] != parameters.subfilters:
+        raise ValueError(
+            f"the model has {model.sizes[v.SUBFILTER]} planes, its operator needs "
+            f"{parameters.subfilters}"
+        )
+    band = Band.model_validate_json(model.attrs["band_definition"])
+    return band, parameters, np.array(json.loads(model.attrs["jacobian"]), float)
+
+
+def operator_of(
+    shape: tuple[int, int], band: Band, conditions: xr.Dataset, jacobian: Floats,
+    p: LinearParameters, spreads: PointSpreads,
+) -> FourierOperator:  # fmt: skip
+    return fourier_operator(
+        shape, band, conditions, jacobian, subfilters=p.subfilters, in_band=p.in_band,
+        transfer=spreads.ratios(shape), fwhm=spreads.widths, chromatic_seeing=p.chromatic_seeing,
+    )  # fmt: skip
+
+
+def spreads_of(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
+    """Return the PSFs of the visits of a model: Gaussians if only their widths were known."""
+    images = None
+    if "visit_psf" in model:
+        stamps = model["visit_psf"].transpose(v.VISIT, v.PSF_Y, v.PSF_X).to_numpy()
+        images = stamps.astype(np.float64) if np.isfinite(stamps).all() else None
+    own = PointSpreads(model["psf_fwhm"].to_numpy(), images, p.match_seeing)
+    return own.in_sharpest_light(band, p.chromatic_seeing, p.subfilters)
+
+
+def spread_of(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpreads:
+    """Return the PSF of the model as that of a visit."""
+    return PointSpreads(np.array([spreads_of(model, band, p).model_fwhm]), None, match=True)
+
+
+class Fitted(NamedTuple):
+    """What the noise of a model follows from: the ``operator`` of its visits over an image of the
+    size `GRID`, their ``weights`` (visit,), and the ``transfer`` function of the model's PSF."""
+
+    operator: FourierOperator
+    weights: Floats
+    transfer: Spectra
+
+
+def fitted_description(
+    model: xr.Dataset, band: Band, jacobian: Floats, p: LinearParameters
+) -> Fitted:
+    """Return what the noise of a model follows from."""
+    spreads = spreads_of(model, band, p)
+    operator = operator_of(GRID, band, model[list(FIELDS)], jacobian, p, spreads)
+    return Fitted(operator, model["mean_weight"].to_numpy(), spreads.model_transfer(GRID))
