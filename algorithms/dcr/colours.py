@@ -61,8 +61,8 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     O the transfer function of the PSF, and P_r the part of the prior that holds planes to the
     coadd, which the star is in. Not in the noise are iterations that end early (for stars
     beyond a signal to noise of 1000 a ``tolerance`` of 1e-5 is worth its time), the sides of
-    nearby stars, and spectra that bend within sub-bands: with three of them in g, the moments of
-    black bodies are wrong by 1.5e-4.
+    nearby stars, and that planes are held to the coadd beyond the edges of sources: that moves
+    moments by some 1.5e-4.
     """
     if model.attrs.get("solver") == "iterative":
         raise ValueError("colours need a model of the linear solver, got one of the iterative one")

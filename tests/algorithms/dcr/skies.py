@@ -51,12 +51,18 @@ class Sky(NamedTuple):
 
 
 def make_sky(
-    seed: int, noise: float, fwhm: Any = FWHM, *, size: int = SIZE, stars: int = STARS
+    seed: int,
+    noise: float,
+    fwhm: Any = FWHM,
+    *,
+    size: int = SIZE,
+    stars: int = STARS,
+    chromatic_seeing: float = 0.0,
 ) -> Sky:
     """Return a sky in twelve visits."""
     rng = np.random.default_rng(seed)
     drawn, table = scene(rng, size, stars), dozen(rng)
-    truth = drawn.render(table, fwhm)
+    truth = drawn.render(table, fwhm, chromatic_seeing=chromatic_seeing)
     return Sky(drawn, table, truth, *observed(truth, fwhm, noise, rng))
 
 
