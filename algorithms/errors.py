@@ -13,7 +13,6 @@ __all__ = [
     "DroppedInputWarning",
     "EmptyBackgroundWarning",
     "ExtrapolatedTemplateWarning",
-    "ExtrapolationWarning",
     "FilledPixelsWarning",
     "GeometryError",
     "IngestError",
@@ -81,10 +80,6 @@ class ReducedInterpolationWarning(SkyloomWarning):
 
 class ReducedOrderWarning(SkyloomWarning):
     """There are too few bins for the order of a polynomial; a lower one is used."""
-
-
-class ExtrapolationWarning(SkyloomWarning):
-    """Values lie outside the measured region."""
 
 
 class EmptyBackgroundWarning(SkyloomWarning):

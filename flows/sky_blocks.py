@@ -30,6 +30,7 @@ from skyloom.algorithms.sky import (
     focal_plane_background,
     focal_plane_grid,
     mask_objects,
+    mask_objects_beside_sky,
     sky_frame_residual,
     subtract_fit,
 )
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FrameBlockParameters",
+    "SecondBinsParameters",
     "SkyBinsParameters",
     "bins_quality",
     "fit_quality",
     "focal_plane",
     "focal_plane_quality",
+    "second_sky_bins",
     "shared_grid",
     "sky_bins",
     "sky_fit",
@@ -67,6 +70,15 @@ class SkyBinsParameters(Parameters):
     background: BackgroundParameters = Field(
         BackgroundParameters(), description="how the other pixels are binned"
     )
+
+
+class SecondBinsParameters(SkyBinsParameters):
+    """How the sky of a detector is binned when a first sky frame is known."""
+
+    objects_again: MaskObjectsParameters = Field(
+        MaskObjectsParameters(), description="how objects are found beside a first sky frame"
+    )
+    focal_plane: FocalPlaneParameters = Field(description="the smooth sky of the exposure")
 
 
 class FrameBlockParameters(Parameters):
@@ -131,24 +143,68 @@ def _each(blocks: xr.Dataset, dim: str) -> dict[Any, xr.Dataset]:
 def sky_bins(inputs: Inputs, parameters: SkyBinsParameters) -> xr.Dataset:
     """Mask the objects of a frame and bin what is left."""
     frame = inputs["frame"]
-    mask = mask_objects(frame[["image", "variance", v.MASK]], parameters=parameters.objects)
+    return _bins_beside(frame, _first_mask(frame, parameters), parameters, passes=1)
+
+
+def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Dataset:
+    """Mask the objects that a frame shows less its first sky, and bin the rest of the frame.
+
+    Without a first sky frame of the detector or a smooth sky of the exposure, objects are found
+    as they were the first time.
+    """
+    frame, mask = inputs["frame"], None
+    if "sky_frame" in inputs and "sky" in inputs:
+        detector = str(frame[v.DETECTOR].values)
+        sky = inputs["sky"].isel({v.EXPOSURE: 0})
+        mask = mask_objects_beside_sky(
+            frame[["image", "variance", v.MASK]],
+            _from_store(inputs["sky_frame"].isel({v.DETECTOR: 0})),
+            _smooth_sky(sky, inputs["places"], parameters.focal_plane),
+            _transforms(inputs["places"])[detector],
+            scale=float(sky["scale"]),
+            detector=detector,
+            parameters=parameters.objects_again,
+        )
+    if mask is None:
+        return sky_bins(inputs, parameters)
+    return _bins_beside(frame, mask, parameters, passes=2)
+
+
+def _first_mask(frame: xr.Dataset, parameters: SkyBinsParameters) -> xr.DataArray:
+    return mask_objects(frame[["image", "variance", v.MASK]], parameters=parameters.objects)
+
+
+def _bins_beside(
+    frame: xr.Dataset, mask: xr.DataArray, parameters: SkyBinsParameters, *, passes: int
+) -> xr.Dataset:
+    """Return what a mask leaves of a frame in bins, as its product keeps it."""
     background = measure_background(
         frame[["image"]].assign({v.MASK: mask}), **dict(parameters.background)
     )
     names = ("level", "variance", "flags", "count", "count_used")
     return _to_store(background, names).assign_coords(
-        masked_fraction=((), float((mask & v.plane_bits(["DETECTED"]) != 0).mean()))
+        masked_fraction=((), float((mask & v.plane_bits(["DETECTED"]) != 0).mean())),
+        mask_passes=((), passes),
     )
 
 
+def _smooth_sky(sky: xr.Dataset, places: xr.Dataset, plane: FocalPlaneParameters) -> xr.Dataset:
+    """Return the smooth sky of an exposure as algorithms know it, from its block."""
+    grid = shared_grid(places, plane)
+    model = grid.assign({name: sky[name] for name in ("level", "variance", "flags")})
+    model.attrs["interpolation"] = plane.interpolation
+    return model
+
+
 def bins_quality(block: xr.Dataset) -> Mapping[str, Any]:
-    """Return the level of the sky, and how much of it objects and empty bins cover."""
+    """Return the level of the sky, how much of it objects and empty bins cover, and how found."""
     level = block["level"].values
     good = np.isfinite(level)
     return {
         "level": float(np.median(level[good])) if good.any() else None,
         "masked_fraction": float(block["masked_fraction"]),
         "empty_bins": int((~good).sum()),
+        "mask_passes": int(block["mask_passes"]),
     }
 
 
@@ -176,14 +232,12 @@ def sky_frame(inputs: Inputs, parameters: FrameBlockParameters) -> xr.Dataset:
     bins, skies, places = inputs["bins"], inputs["skies"], inputs["places"]
     detector = str(bins[v.DETECTOR].values)
     transform = _transforms(places)[detector]
-    grid = shared_grid(places, parameters.focal_plane)
     common = [e for e in bins[v.EXPOSURE].values if e in skies[v.EXPOSURE].values]
     backgrounds = _each(bins.sel({v.EXPOSURE: common}), v.EXPOSURE)
     residuals = []
     for exposure, background in backgrounds.items():
         sky = skies.sel({v.EXPOSURE: exposure})
-        model = grid.assign({name: sky[name] for name in ("level", "variance", "flags")})
-        model.attrs["interpolation"] = parameters.focal_plane.interpolation
+        model = _smooth_sky(sky, places, parameters.focal_plane)
         residuals.append(
             sky_frame_residual(
                 background,

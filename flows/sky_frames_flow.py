@@ -2,15 +2,18 @@
 
 Building: ``sky_bins`` (exposure, detector) masks objects and bins the rest, ``focal_plane_sky``
 (exposure) makes one smooth sky of all detectors, ``sky_frame`` (filter, detector) averages what
-exposures show beside it. Applying: ``sky_fit`` (exposure) fits sky frame and smooth sky together,
-``sky_subtracted`` (exposure, detector) takes both off. Pixels are read twice: to bin, to subtract.
+exposures show beside it. It is done twice: ``first_...`` products are made of masks found beside
+no frame, and the others of masks found on exposures less that first sky. Applying: ``sky_fit``
+(exposure) fits sky frame and smooth sky together, ``sky_subtracted`` (exposure, detector) takes
+both off. Pixels are read once for each mask, and to subtract.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -37,11 +40,13 @@ from skyloom.flows.selection import (
 )
 from skyloom.flows.sky_blocks import (
     FrameBlockParameters,
+    SecondBinsParameters,
     SkyBinsParameters,
     bins_quality,
     fit_quality,
     focal_plane,
     focal_plane_quality,
+    second_sky_bins,
     shared_grid,
     sky_bins,
     sky_fit,
@@ -53,7 +58,15 @@ from skyloom.flows.sky_blocks import (
 from skyloom.flows.step import Labels, Lookup, Reduction, Same, Step
 from skyloom.storage.frame_schemas import frame_schema
 from skyloom.storage.records import Label
-from skyloom.storage.sky_schemas import FOCAL_PLANE_SKY, SKY_BINS, SKY_FRAME, sky_fit_schema
+from skyloom.storage.sky_schemas import (
+    FIRST_FOCAL_PLANE_SKY,
+    FIRST_SKY_BINS,
+    FIRST_SKY_FRAME,
+    FOCAL_PLANE_SKY,
+    SKY_BINS,
+    SKY_FRAME,
+    sky_fit_schema,
+)
 
 if TYPE_CHECKING:
     from skyloom.storage.store import Store
@@ -74,6 +87,14 @@ class SkyFramesConfiguration(Parameters):
         MaskObjectsParameters(background_bin=128),
         description="how objects are found and masked; the structure that is looked for must be "
         "flat in the bins of their background, or it is taken for objects",
+    )
+    passes: Literal[1, 2] = Field(
+        2,
+        description="1: objects are found once, beside no sky frame, and an exposure more costs "
+        "only itself; 2: found again on exposures less a first sky, from which all is made",
+    )
+    objects_again: MaskObjectsParameters | None = Field(
+        None, description="how objects are found the second time; by default as the first time"
     )
     background: BackgroundParameters = Field(
         BackgroundParameters(), description="how the other pixels are binned"
@@ -199,6 +220,9 @@ def _steps(
     filter_of: dict[Label, Label] = {e: name for name, each in filters.items() for e in each}
     frame = {v.EXPOSURE: exposures, v.DETECTOR: detectors}
     cells = _cells(store, plane)
+    among = (v.FILTER, by_filter)
+    minimum = configuration.minimum_exposures
+    longest = max(map(len, filters.values()))
     bins_step = Step(
         sky_bins,
         SkyBinsParameters(objects=configuration.objects, background=background),
@@ -221,9 +245,6 @@ def _steps(
         read_bytes=bins_step.write_bytes * len(detectors),
         quality=focal_plane_quality,
     )
-    among = (v.FILTER, by_filter)
-    minimum = configuration.minimum_exposures
-    longest = max(map(len, filters.values()))
     frame_step = Step(
         sky_frame,
         FrameBlockParameters(average=configuration.average, focal_plane=plane),
@@ -239,6 +260,10 @@ def _steps(
         read_bytes=bins_step.write_bytes * longest,
         quality=sky_frame_quality,
     )
+    first: tuple[Step, ...] = ()
+    if configuration.passes == 2:
+        first = _first_steps(bins_step, plane_step, frame_step)
+        bins_step = _second_bins(bins_step, configuration, plane, filter_of, pixels)
     order = configuration.solve.order
     terms = 0 if order is None else (order + 1) * (order + 2) // 2
     if configuration.solve.steps == "type":
@@ -275,7 +300,57 @@ def _steps(
         read_bytes=12 * pixels,
         quality=subtracted_quality,
     )
-    return (bins_step, plane_step, frame_step, fit_step, subtract_step)
+    return (*first, bins_step, plane_step, frame_step, fit_step, subtract_step)
+
+
+def _first_steps(bins: Step, plane: Step, frame: Step) -> tuple[Step, ...]:
+    """Return steps that do the same to products of their own."""
+    schemas = (FIRST_SKY_BINS, FIRST_FOCAL_PLANE_SKY, FIRST_SKY_FRAME)
+    made = {
+        step.name: schema.name for step, schema in zip((bins, plane, frame), schemas, strict=True)
+    }
+    return tuple(
+        replace(
+            step,
+            schema=schema,
+            inputs=tuple(
+                replace(item, product=made[item.product]) if isinstance(item, Reduction) else item
+                for item in step.inputs
+            ),
+        )
+        for step, schema in zip((bins, plane, frame), schemas, strict=True)
+    )
+
+
+def _second_bins(
+    first: Step,
+    configuration: SkyFramesConfiguration,
+    plane: FocalPlaneParameters,
+    filter_of: Mapping[Label, Label],
+    pixels: int,
+) -> Step:
+    """Return the step that masks beside a first sky, where there is one."""
+    own_exposure = (v.EXPOSURE, {e: (e,) for e in first.labels[v.EXPOSURE]})
+    own_detector = (v.DETECTOR, {d: (d,) for d in first.labels[v.DETECTOR]})
+    at = (v.EXPOSURE, v.FILTER, filter_of)
+    return replace(
+        first,
+        algorithm=second_sky_bins,
+        parameters=SecondBinsParameters(
+            objects=configuration.objects,
+            objects_again=configuration.objects_again or configuration.objects,
+            background=configuration.background,
+            focal_plane=plane,
+        ),
+        # Reductions of one block each, because that one may be missing.
+        inputs=(
+            *first.inputs,
+            Reduction("sky", "first_focal_plane_sky", v.EXPOSURE, 0, among=own_exposure),
+            Reduction("sky_frame", "first_sky_frame", v.DETECTOR, 0, among=own_detector, at=at),
+            PLACES,
+        ),
+        memory_bytes=52 * pixels,
+    )
 
 
 def _cells(store: Store, plane: FocalPlaneParameters) -> dict[str, int]:

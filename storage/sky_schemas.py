@@ -5,6 +5,7 @@ A background's box, in parent pixels, and the numbers of its bins are kept as sc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from skyloom.algorithms import vocabulary as v
@@ -12,6 +13,9 @@ from skyloom.storage.dataset_schema import ProductSchema, Variable
 
 __all__ = [
     "BOX",
+    "FIRST_FOCAL_PLANE_SKY",
+    "FIRST_SKY_BINS",
+    "FIRST_SKY_FRAME",
     "FOCAL_PLANE_SKY",
     "SKY_BINS",
     "SKY_FRAME",
@@ -119,6 +123,21 @@ SKY_FRAME: Final = ProductSchema(
     scalar_coords=True,
     description="response of each detector to the sky of a filter, less its smooth part",
 )
+FIRST_SKY_BINS: Final = replace(
+    SKY_BINS,
+    name="first_sky_bins",
+    description="background of each exposure and detector, objects found beside no sky frame",
+)
+FIRST_FOCAL_PLANE_SKY: Final = replace(
+    FOCAL_PLANE_SKY,
+    name="first_focal_plane_sky",
+    description="smooth sky of each exposure, from bins of a first look for objects",
+)
+FIRST_SKY_FRAME: Final = replace(
+    SKY_FRAME,
+    name="first_sky_frame",
+    description="sky frames from a first look for objects, taken off before the second",
+)
 _FIT: Final = (
     ("scale", v.ELECTRON, "scale of the sky frame"),
     ("scale_sigma", v.ELECTRON, "standard error of the scale"),
@@ -204,5 +223,13 @@ def sky_fit_schema(*, steps: bool = False) -> ProductSchema:
     )
 
 
-SKY_SCHEMAS: Final = (SKY_BINS, FOCAL_PLANE_SKY, SKY_FRAME, sky_fit_schema())
+SKY_SCHEMAS: Final = (
+    FIRST_SKY_BINS,
+    FIRST_FOCAL_PLANE_SKY,
+    FIRST_SKY_FRAME,
+    SKY_BINS,
+    FOCAL_PLANE_SKY,
+    SKY_FRAME,
+    sky_fit_schema(),
+)
 """Products of the sky, in the order they are made."""

@@ -39,6 +39,7 @@ from skyloom.algorithms.sky.quality import boundary_steps, sky_quality
 from skyloom.algorithms.sky.samples import measure_scale
 from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters, SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
+from skyloom.algorithms.sky.second_masks import mask_objects_beside_sky
 from skyloom.algorithms.sky.subtraction import subtract_fit, subtract_sky_frame
 from skyloom.algorithms.sky.templates import (
     SkyTemplates,
@@ -79,6 +80,7 @@ __all__ = [
     "impute_objects",
     "lsb_transfer",
     "mask_objects",
+    "mask_objects_beside_sky",
     "measure_scale",
     "merge_focal_plane_sums",
     "merge_sky_frame_sketches",

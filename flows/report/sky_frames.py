@@ -25,6 +25,9 @@ __all__ = ["write_report"]
 STEPS: Final = (
     "ingest",
     "detrended",
+    "first_sky_bins",
+    "first_focal_plane_sky",
+    "first_sky_frame",
     "sky_bins",
     "focal_plane_sky",
     "sky_frame",
