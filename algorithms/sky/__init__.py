@@ -36,6 +36,11 @@ from skyloom.algorithms.sky.mask_parameters import ImputeObjectsParameters, Mask
 from skyloom.algorithms.sky.masking import impute_objects, mask_objects
 from skyloom.algorithms.sky.mosaic import focal_plane_mosaic
 from skyloom.algorithms.sky.quality import boundary_steps, sky_quality
+from skyloom.algorithms.sky.refinement import (
+    RefinedFrames,
+    RefinementParameters,
+    refine_sky_frames,
+)
 from skyloom.algorithms.sky.samples import measure_scale
 from skyloom.algorithms.sky.scale_parameters import MeasureScaleParameters, SolveScaleParameters
 from skyloom.algorithms.sky.scales import solve_scales
@@ -59,6 +64,8 @@ __all__ = [
     "Layer",
     "MaskObjectsParameters",
     "MeasureScaleParameters",
+    "RefinedFrames",
+    "RefinementParameters",
     "SkyCorrection",
     "SkyCorrectionParameters",
     "SkyTemplates",
@@ -84,6 +91,7 @@ __all__ = [
     "measure_scale",
     "merge_focal_plane_sums",
     "merge_sky_frame_sketches",
+    "refine_sky_frames",
     "remove_from_sky_frame_sketch",
     "render_layer",
     "scaled_layer",

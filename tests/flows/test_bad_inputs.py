@@ -25,8 +25,13 @@ ODD = "S10"
 
 
 def settings(*without: int, **more: Any) -> dict[str, Any]:
-    """Return the configuration of sky frames without some exposures."""
-    return small_night.SKY | {"selection": {"exclude_exposures": list(without)}} | more
+    """Return the configuration of sky frames without some exposures.
+
+    With one pass, bins of an exposure do not depend on others: what is lost costs only itself.
+    """
+    return (
+        small_night.SKY | {"passes": 1} | {"selection": {"exclude_exposures": list(without)}} | more
+    )
 
 
 def run(store: Store, *without: int, **more: Any) -> Any:

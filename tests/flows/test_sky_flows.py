@@ -30,6 +30,9 @@ BLOCKS = {
     "dark_frames": 8,
     "dark": 2,
     "detrended": 6,
+    "first_sky_bins": 6,
+    "first_focal_plane_sky": 3,
+    "first_sky_frame": 2,
     "sky_bins": 6,
     "focal_plane_sky": 3,
     "sky_frame": 2,
@@ -132,8 +135,11 @@ def test_one_more_exposure_extends_what_is_there(once: Store, sky: Any, tmp_path
     assert run_all(extended, science=more) == {
         **dict.fromkeys(BLOCKS, 0),
         "detrended": 2,
-        "sky_bins": 2,
-        "focal_plane_sky": 1,
+        "first_sky_bins": 2,
+        "first_focal_plane_sky": 1,
+        "first_sky_frame": 2,
+        "sky_bins": 2 * more,  # what objects are found beside is another now
+        "focal_plane_sky": more,
         "sky_frame": 2,
         "sky_fit": more,  # the frame is another now
         "sky_subtracted": 2 * more,

@@ -8,14 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 import sky_night
+import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.background import measure_background
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.simulate import sky_pattern
+from skyloom.algorithms.sky import (
+    FocalPlaneParameters,
+    focal_plane_background,
+    mask_objects_beside_sky,
+)
 from skyloom.flows import detrend, sky_frames
-from skyloom.flows.camera_constants import detector_transforms
+from skyloom.flows.camera_constants import detector_transforms, geometry
 from skyloom.flows.selection import of_types
+from skyloom.flows.sky_blocks import (
+    SecondBinsParameters,
+    SkyBinsParameters,
+    _from_store,
+    second_sky_bins,
+    shared_grid,
+    sky_bins,
+)
 from skyloom.storage.store import Store, create_store, open_store
 
 MEASURED = 5
@@ -99,12 +114,72 @@ def test_a_second_run_does_nothing_and_other_fits_redo_only_what_follows(solved:
     todo = {step.step.name: step.count("todo") for step in plan.steps}
     count = len(solved.labels("detrended")["exposure"])
     assert todo == {
+        "first_sky_bins": 0,
+        "first_focal_plane_sky": 0,
+        "first_sky_frame": 0,
         "sky_bins": 0,
         "focal_plane_sky": 0,
         "sky_frame": 0,
         "sky_fit": count,
         "sky_subtracted": 6 * count,
     }
+
+
+def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Store) -> None:
+    exposure = int(solved.labels("detrended")["exposure"][2])
+    block = {"exposure": exposure, "detector": "S01"}
+    chosen = sky_frames(solved).configuration
+    frame = solved.read_block("detrended", block)
+    transforms = detector_transforms(solved.camera)
+    first = {
+        name: _from_store(solved.read_block("first_sky_bins", block | {"detector": name}))
+        for name in transforms
+    }
+    places = geometry(solved, {})
+    plane = next(step.parameters for step in sky_frames(solved).steps if step.name.endswith("_sky"))
+    model = focal_plane_background(
+        first, transforms, parameters=plane, grid=shared_grid(places, plane)
+    )
+    first_frame = solved.read_block("first_sky_frame", {"physical_filter": "r", "detector": "S01"})
+    mask = mask_objects_beside_sky(
+        frame,
+        _from_store(first_frame),
+        model.assign(level=model["level"].astype(np.float32)),
+        transforms["S01"],
+        scale=float(model["scale"].astype(np.float32)),
+        parameters=chosen.objects,
+    )
+    assert mask is not None
+    expected = measure_background(frame[["image"]].assign(mask=mask), **dict(chosen.background))
+    found = solved.read_block("sky_bins", block)
+    np.testing.assert_allclose(found["level"], expected["level"], rtol=1e-6)
+    assert np.mean(found["count"].values != expected["count"].values) < 0.02
+    assert int(found["mask_passes"]) == 2
+    record = solved.read_record("sky_bins", block)
+    assert record is not None
+    assert record.quality["mask_passes"] == 2
+
+
+def test_a_detector_without_a_first_frame_is_masked_as_the_first_time() -> None:
+    rng = np.random.default_rng(1)
+    frame = xr.Dataset(
+        {
+            "image": (("y", "x"), rng.normal(100.0, 10.0, (128, 128)).astype(np.float32)),
+            "variance": (("y", "x"), np.full((128, 128), 100.0, np.float32)),
+            "mask": (("y", "x"), np.zeros((128, 128), np.int32), v.mask_attributes()),
+        },
+        coords={"detector": "A"},
+    )
+    plane = FocalPlaneParameters(cell_size=(2.0, 2.0))
+    once = sky_bins({"frame": frame}, SkyBinsParameters())
+    again = second_sky_bins({"frame": frame}, SecondBinsParameters(focal_plane=plane))
+    xr.testing.assert_identical(once, again)
+    assert int(again["mask_passes"]) == 1
+
+
+def test_with_one_pass_there_is_no_first_sky(solved: Store) -> None:
+    steps = [step.name for step in sky_frames(solved, {"passes": 1}).steps]
+    assert steps == ["sky_bins", "focal_plane_sky", "sky_frame", "sky_fit", "sky_subtracted"]
 
 
 def test_the_report_shows_frames_scales_and_residuals(solved: Store, tmp_path: Path) -> None:
