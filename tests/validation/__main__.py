@@ -25,6 +25,7 @@ TOPICS = {
     "flats_combined": "Twenty flats of a large detector, combined",
     "flat_flow": "Raw flats to frames divided by them, a simulated night against its truth",
     "sky_frames": "Object masks, skies across the focal plane and sky frames against their truth",
+    "sky_passes": "Sky frames of objects found twice, and by turns with the skies of exposures",
     "sky_scales": "Scales of sky frames, and skies subtracted, against their truth",
     "coadds": "Coadds and rejected artifacts: real visits, simulated visits, SWarp",
     "dcr": "Skies in sub-bands and templates of any refraction, against truth",
