@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
@@ -59,6 +59,10 @@ __all__ = [
 ]
 
 Inputs = Mapping[str, xr.Dataset]
+
+MOST_ADDED: Final = 0.1
+"""Part of a detector by which second masks may cover more than the first: wings of objects do not
+cover more, but a first sky that is wrong looks like objects itself."""
 
 
 class SkyBinsParameters(Parameters):
@@ -149,8 +153,8 @@ def sky_bins(inputs: Inputs, parameters: SkyBinsParameters) -> xr.Dataset:
 def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Dataset:
     """Mask the objects that a frame shows less its first sky, and bin the rest of the frame.
 
-    Without a first sky frame of the detector or a smooth sky of the exposure, objects are found
-    as they were the first time.
+    Objects are found as they were the first time if there is no first sky frame of the detector or
+    no smooth sky of the exposure, or if that first sky is so wrong that much more would be masked.
     """
     frame, mask = inputs["frame"], None
     if "sky_frame" in inputs and "sky" in inputs:
@@ -165,9 +169,15 @@ def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Data
             detector=detector,
             parameters=parameters.objects_again,
         )
-    if mask is None:
-        return sky_bins(inputs, parameters)
+    first = _first_mask(frame, parameters)
+    if mask is None or _covered(mask) > _covered(first) + MOST_ADDED:
+        return _bins_beside(frame, first, parameters, passes=1)
     return _bins_beside(frame, mask, parameters, passes=2)
+
+
+def _covered(mask: xr.DataArray) -> float:
+    """Return the part of a detector that objects cover."""
+    return float((mask & v.plane_bits(["DETECTED"]) != 0).mean())
 
 
 def _first_mask(frame: xr.Dataset, parameters: SkyBinsParameters) -> xr.DataArray:
@@ -183,7 +193,7 @@ def _bins_beside(
     )
     names = ("level", "variance", "flags", "count", "count_used")
     return _to_store(background, names).assign_coords(
-        masked_fraction=((), float((mask & v.plane_bits(["DETECTED"]) != 0).mean())),
+        masked_fraction=((), _covered(mask)),
         mask_passes=((), passes),
     )
 
