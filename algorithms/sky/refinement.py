@@ -123,7 +123,7 @@ def refine_sky_frames(
     ...     focal_box=(0.0, 80.0, 0.0, 80.0),
     ... )
     >>> round(float(np.corrcoef(found.frames["A"]["level"].values.ravel(), bins.ravel())[0, 1]), 2)
-    0.99
+    1.0
     """
     if not backgrounds:
         raise ConfigurationError("backgrounds is empty: frames need the bins of an exposure")

@@ -69,13 +69,13 @@ def mask_objects_beside_sky(
     --------
     >>> from skyloom.algorithms.sky import FocalPlaneParameters, focal_plane_background
     >>> dims = ("bin_y", "bin_x")
-    >>> level = xr.DataArray(np.full((2, 2), 100.0), dims=dims, attrs={"units": "electron"})
+    >>> level = xr.DataArray(np.full((4, 4), 100.0), dims=dims, attrs={"units": "electron"})
     >>> box = {"box": [0, 64, 0, 64]}
-    >>> bins = xr.Dataset({"level": level, "count": (dims, np.full((2, 2), 1024))}, attrs=box)
+    >>> bins = xr.Dataset({"level": level, "count": (dims, np.full((4, 4), 256))}, attrs=box)
     >>> transform = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     >>> cells = FocalPlaneParameters(cell_size=(64.0, 64.0))
     >>> sky = focal_plane_background({1: bins}, {1: transform}, parameters=cells)
-    >>> frame = bins.assign(level=(dims, [[-0.2, 0.2], [-0.2, 0.2]]))
+    >>> frame = bins.assign(level=(dims, np.tile([-0.2, -0.1, 0.1, 0.2], (4, 1))))
     >>> image = 100.0 + np.random.default_rng(1).normal(0.0, 3.0, (64, 64))
     >>> image[20:30, 20:30] += 50.0
     >>> exposure = xr.Dataset({"image": (("y", "x"), image, {"units": "electron"})})
