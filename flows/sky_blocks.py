@@ -79,9 +79,6 @@ class SkyBinsParameters(Parameters):
 class SecondBinsParameters(SkyBinsParameters):
     """How the sky of a detector is binned when a first sky frame is known."""
 
-    objects_again: MaskObjectsParameters = Field(
-        MaskObjectsParameters(), description="how objects are found beside a first sky frame"
-    )
     focal_plane: FocalPlaneParameters = Field(description="the smooth sky of the exposure")
 
 
@@ -147,41 +144,38 @@ def _each(blocks: xr.Dataset, dim: str) -> dict[Any, xr.Dataset]:
 def sky_bins(inputs: Inputs, parameters: SkyBinsParameters) -> xr.Dataset:
     """Mask the objects of a frame and bin what is left."""
     frame = inputs["frame"]
-    return _bins_beside(frame, _first_mask(frame, parameters), parameters, passes=1)
+    mask = mask_objects(frame[["image", "variance", v.MASK]], parameters=parameters.objects)
+    return _bins_beside(frame, mask, parameters, passes=1)
 
 
 def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Dataset:
     """Mask the objects that a frame shows less its first sky, and bin the rest of the frame.
 
-    Objects are found as they were the first time if there is no first sky frame of the detector or
-    no smooth sky of the exposure, or if that first sky is so wrong that much more would be masked.
+    The first bins stay if there is no first sky frame of the detector or no smooth sky of the
+    exposure, or if that first sky is so wrong that much more would be masked.
     """
-    frame, mask = inputs["frame"], None
-    if "sky_frame" in inputs and "sky" in inputs:
-        detector = str(frame[v.DETECTOR].values)
-        sky = inputs["sky"].isel({v.EXPOSURE: 0})
-        mask = mask_objects_beside_sky(
-            frame[["image", "variance", v.MASK]],
-            _from_store(inputs["sky_frame"].isel({v.DETECTOR: 0})),
-            _smooth_sky(sky, inputs["places"], parameters.focal_plane),
-            _transforms(inputs["places"])[detector],
-            scale=float(sky["scale"]),
-            detector=detector,
-            parameters=parameters.objects_again,
-        )
-    first = _first_mask(frame, parameters)
-    if mask is None or _covered(mask) > _covered(first) + MOST_ADDED:
-        return _bins_beside(frame, first, parameters, passes=1)
+    first = inputs["first"]
+    if "sky_frame" not in inputs or "sky" not in inputs:
+        return first
+    frame, sky = inputs["frame"], inputs["sky"].isel({v.EXPOSURE: 0})
+    detector = str(frame[v.DETECTOR].values)
+    mask = mask_objects_beside_sky(
+        frame[["image", "variance", v.MASK]],
+        _from_store(inputs["sky_frame"].isel({v.DETECTOR: 0})),
+        _smooth_sky(sky, inputs["places"], parameters.focal_plane),
+        _transforms(inputs["places"])[detector],
+        scale=float(sky["scale"]),
+        detector=detector,
+        parameters=parameters.objects,
+    )
+    if mask is None or _covered(mask) > float(first["masked_fraction"]) + MOST_ADDED:
+        return first
     return _bins_beside(frame, mask, parameters, passes=2)
 
 
 def _covered(mask: xr.DataArray) -> float:
     """Return the part of a detector that objects cover."""
     return float((mask & v.plane_bits(["DETECTED"]) != 0).mean())
-
-
-def _first_mask(frame: xr.Dataset, parameters: SkyBinsParameters) -> xr.DataArray:
-    return mask_objects(frame[["image", "variance", v.MASK]], parameters=parameters.objects)
 
 
 def _bins_beside(

@@ -337,14 +337,14 @@ def _second_bins(
         first,
         algorithm=second_sky_bins,
         parameters=SecondBinsParameters(
-            objects=configuration.objects,
-            objects_again=configuration.objects_again or configuration.objects,
+            objects=configuration.objects_again or configuration.objects,
             background=configuration.background,
             focal_plane=plane,
         ),
         # Reductions of one block each, because that one may be missing.
         inputs=(
             *first.inputs,
+            Same("first", "first_sky_bins"),
             Reduction("sky", "first_focal_plane_sky", v.EXPOSURE, 0, among=own_exposure),
             Reduction("sky_frame", "first_sky_frame", v.DETECTOR, 0, among=own_detector, at=at),
             PLACES,
