@@ -24,10 +24,11 @@ from skyloom.algorithms.sky import (
     AverageParameters,
     FocalPlaneParameters,
     MaskObjectsParameters,
+    SmoothSkyParameters,
     SolveScaleParameters,
     average_backgrounds,
+    exposure_residuals,
     fit_visit_background,
-    focal_plane_background,
     focal_plane_grid,
     mask_objects,
     mask_objects_beside_sky,
@@ -60,8 +61,8 @@ __all__ = [
 
 Inputs = Mapping[str, xr.Dataset]
 
-MOST_ADDED: Final = 0.1
-"""Part of a detector by which second masks may cover more than the first: wings of objects do not
+MOST_ADDED: Final = 0.25
+"""Part of a detector by which second masks may cover more than the first: wings of objects seldom
 cover more, but a first sky that is wrong looks like objects itself."""
 
 
@@ -79,7 +80,7 @@ class SkyBinsParameters(Parameters):
 class SecondBinsParameters(SkyBinsParameters):
     """How the sky of a detector is binned when a first sky frame is known."""
 
-    focal_plane: FocalPlaneParameters = Field(description="the smooth sky of the exposure")
+    smooth: SmoothSkyParameters = Field(description="what the smooth sky of exposures is")
 
 
 class FrameBlockParameters(Parameters):
@@ -88,7 +89,7 @@ class FrameBlockParameters(Parameters):
     average: AverageParameters = Field(
         AverageParameters(), description="how exposures are averaged"
     )
-    focal_plane: FocalPlaneParameters = Field(description="the smooth sky that is taken off first")
+    smooth: SmoothSkyParameters = Field(description="what the smooth sky of exposures is")
 
 
 def _transforms(places: xr.Dataset) -> dict[str, NDArray[np.float64]]:
@@ -162,7 +163,7 @@ def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Data
     mask = mask_objects_beside_sky(
         frame[["image", "variance", v.MASK]],
         _from_store(inputs["sky_frame"].isel({v.DETECTOR: 0})),
-        _smooth_sky(sky, inputs["places"], parameters.focal_plane),
+        _smooth_sky(sky, inputs["places"], parameters.smooth),
         _transforms(inputs["places"])[detector],
         scale=float(sky["scale"]),
         detector=detector,
@@ -192,12 +193,40 @@ def _bins_beside(
     )
 
 
-def _smooth_sky(sky: xr.Dataset, places: xr.Dataset, plane: FocalPlaneParameters) -> xr.Dataset:
+def _smooth_sky(sky: xr.Dataset, places: xr.Dataset, smooth: SmoothSkyParameters) -> xr.Dataset:
     """Return the smooth sky of an exposure as algorithms know it, from its block."""
-    grid = shared_grid(places, plane)
+    if smooth.cells is None:
+        return _polynomials(sky)
+    grid = shared_grid(places, smooth.cells)
     model = grid.assign({name: sky[name] for name in ("level", "variance", "flags")})
-    model.attrs["interpolation"] = plane.interpolation
+    model.attrs["interpolation"] = smooth.cells.interpolation
     return model
+
+
+def _polynomials(block: xr.Dataset) -> xr.Dataset:
+    """Return polynomials and steps as algorithms know them, from the block that keeps them."""
+    found = block.assign_attrs(
+        focal_box=[float(block[name]) for name in FOCAL_BOX], focal_box_units=v.MILLIMETRE
+    ).set_coords(["degree_x", "degree_y"])
+    steps = found.get("step")
+    if steps is None:
+        return found.assign(step=("group", np.empty(0))).assign_coords(group=np.empty(0, "U1"))
+    found = found.drop_vars("step").assign(step=("group", steps.values))
+    return found.assign_coords(group=steps[v.DETECTOR].values)
+
+
+def _stored_polynomials(model: xr.Dataset, *, steps: bool) -> xr.Dataset:
+    """Return polynomials and steps as products keep them."""
+    edges = {
+        name: ((), edge, {"units": v.MILLIMETRE})
+        for name, edge in zip(FOCAL_BOX, model.attrs["focal_box"], strict=True)
+    }
+    found = model.reset_coords(["degree_x", "degree_y"]).assign(edges)
+    for name in ("degree_x", "degree_y"):
+        found[name].attrs.setdefault("units", v.DIMENSIONLESS)
+    values = found["step"].values
+    found = found.drop_vars(["step", "group"])
+    return found.assign(step=(v.DETECTOR, values, {"units": v.ELECTRON})) if steps else found
 
 
 def bins_quality(block: xr.Dataset) -> Mapping[str, Any]:
@@ -212,18 +241,29 @@ def bins_quality(block: xr.Dataset) -> Mapping[str, Any]:
     }
 
 
-def focal_plane(inputs: Inputs, parameters: FocalPlaneParameters) -> xr.Dataset:
+def focal_plane(inputs: Inputs, parameters: SmoothSkyParameters) -> xr.Dataset:
     """Make one smooth sky of the bins of all detectors of an exposure."""
     places = inputs["places"]
-    found = focal_plane_background(
-        _each(inputs["bins"], v.DETECTOR),
-        {name: _transforms(places)[name] for name in inputs["bins"][v.DETECTOR].values.tolist()},
+    backgrounds = _each(inputs["bins"], v.DETECTOR)
+    found = exposure_residuals(
+        backgrounds,
+        {name: _transforms(places)[name] for name in backgrounds},
         parameters=parameters,
-        grid=shared_grid(places, parameters),
+        focal_box=_focal_box(places),
+        grid=None if parameters.cells is None else shared_grid(places, parameters.cells),
     )
-    scalars = {name: found[name].reset_coords(drop=True) for name in ("scale", "scale_sigma")}
-    planes = found[["level", "variance", "flags"]]
-    return planes.drop_vars(list(planes.coords)).assign(scalars)
+    electron = {"units": v.ELECTRON}
+    scalars = {
+        "scale": ((), found.scale, electron),
+        "scale_sigma": ((), found.scale_sigma, electron),
+    }
+    if parameters.cells is not None:
+        planes = found.model[["level", "variance", "flags"]]
+        return planes.drop_vars(list(planes.coords)).assign(scalars)
+    with_steps = parameters.steps == "detector"
+    names = ["coefficients", "step", *([v.DETECTOR] if with_steps else [])]
+    stored = _stored_polynomials(found.model[names], steps=with_steps)
+    return stored.assign(scalars)
 
 
 def focal_plane_quality(block: xr.Dataset) -> Mapping[str, Any]:
@@ -241,7 +281,7 @@ def sky_frame(inputs: Inputs, parameters: FrameBlockParameters) -> xr.Dataset:
     residuals = []
     for exposure, background in backgrounds.items():
         sky = skies.sel({v.EXPOSURE: exposure})
-        model = _smooth_sky(sky, places, parameters.focal_plane)
+        model = _smooth_sky(sky, places, parameters.smooth)
         residuals.append(
             sky_frame_residual(
                 background,
@@ -295,15 +335,9 @@ def sky_fit(inputs: Inputs, parameters: SolveScaleParameters) -> xr.Dataset:
     smooth = fit_visit_background(chosen, transforms, focal_box=box, parameters=parameters)
     electron = {"units": v.ELECTRON}
     scalars = {"level": ((), level, electron), "rms_before": ((), float(smooth["rms"]), electron)}
-    edges = {
-        name: ((), edge, {"units": v.MILLIMETRE}) for name, edge in zip(FOCAL_BOX, box, strict=True)
-    }
-    found = fit.reset_coords(["degree_x", "degree_y"]).assign(scalars | edges)
-    for name in ("degree_x", "degree_y", "status"):
-        found[name].attrs.setdefault("units", v.DIMENSIONLESS)
-    if parameters.steps == "detector":
-        return found.assign(step=(v.DETECTOR, fit["step"].values, electron)).drop_vars("group")
-    return found.drop_vars(["step", "group"])
+    found = _stored_polynomials(fit, steps=parameters.steps == "detector").assign(scalars)
+    found["status"].attrs.setdefault("units", v.DIMENSIONLESS)
+    return found
 
 
 def _focal_box(places: xr.Dataset) -> tuple[float, float, float, float]:
@@ -333,19 +367,10 @@ def sky_subtracted(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
     """Take sky frame and smooth sky of a fit off a frame."""
     frame, fit, places = inputs["frame"], inputs["fit"], inputs["places"]
     detector = str(frame[v.DETECTOR].values)
-    fit = fit.assign_attrs(
-        focal_box=[float(fit[name]) for name in FOCAL_BOX], focal_box_units=v.MILLIMETRE
-    ).set_coords(["degree_x", "degree_y"])
-    steps = fit.get("step")
-    if steps is None:
-        fit = fit.assign(step=("group", np.empty(0))).assign_coords(group=np.empty(0, "U1"))
-    else:
-        fit = fit.drop_vars("step").assign(step=("group", steps.values))
-        fit = fit.assign_coords(group=steps[v.DETECTOR].values)
     less: xr.Dataset
     less, layers = subtract_fit(
         frame,
-        fit,
+        _polynomials(fit),
         sky_frame=_from_store(inputs["sky_frame"]),
         transform=_transforms(places)[detector],
         detector=detector,

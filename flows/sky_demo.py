@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
@@ -50,16 +49,13 @@ SEED: Final = 20_260_102
 CAMERA: Final = "simulated-sky"
 FILTER: Final = "r"
 SCIENCE: Final = 7
-SMOOTH: Final = 4
-"""Degree of what the smooth sky of cells of a quarter of the focal plane takes for itself."""
-SKY: Final[Mapping[str, Any]] = {"objects": {"background_bin": 64}}
-"""The pattern of these detectors has waves of 170 pixels and more; in the usual bins of 128 pixels
-they are not flat, and would be taken for objects."""
-FLOWS: Final[tuple[tuple[Callable[..., Flow], Mapping[str, Any]], ...]] = (
-    (biases_darks, {}),
-    (flat_normalization, {}),
-    (detrend, {}),
-    (sky_frames, SKY),
+SMOOTH: Final = 2
+"""Degree of the smooth sky of exposures, which frames have no part of."""
+FLOWS: Final[tuple[Callable[..., Flow], ...]] = (
+    biases_darks,
+    flat_normalization,
+    detrend,
+    sky_frames,
 )
 Floats = NDArray[np.float64]
 
@@ -130,10 +126,8 @@ def run_sky_demo(
     ingested = ingest(store, files, workers=workers, progress=progress)
     console.print(str(ingested))
     problems, reports = ingested.exit_code, []
-    configuration = directory / "sky_frames.yaml"
-    configuration.write_text(yaml.safe_dump(dict(SKY), sort_keys=False))
-    for make, settings in FLOWS:
-        flow = make(store, settings)
+    for make in FLOWS:
+        flow = make(store)
         summary = flow.run(workers=workers, progress=progress)
         console.print(f"{flow.name}: {summary}")
         problems += len(summary.problems)
@@ -149,7 +143,7 @@ def run_sky_demo(
             f"scale / level: mean {np.mean(ratio):.4f}, scatter {np.std(ratio):.4f}, "
             f"error bars {np.mean(sigma):.4f}"
         )
-    console.print(f"again: skyloom run {url} sky_frames --config {configuration}")
+    console.print(f"again: skyloom run {url} sky_frames")
     for report in reports:
         console.print(f"report: {report}")
     return SkyDemoResult(levels, frames, tuple(reports), problems)

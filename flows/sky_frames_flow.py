@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
@@ -26,6 +25,7 @@ from skyloom.algorithms.sky import (
     AverageParameters,
     FocalPlaneParameters,
     MaskObjectsParameters,
+    SmoothSkyParameters,
     SolveScaleParameters,
 )
 from skyloom.flows.camera_constants import PLACES, geometry
@@ -59,12 +59,10 @@ from skyloom.flows.step import Labels, Lookup, Reduction, Same, Step
 from skyloom.storage.frame_schemas import frame_schema
 from skyloom.storage.records import Label
 from skyloom.storage.sky_schemas import (
-    FIRST_FOCAL_PLANE_SKY,
-    FIRST_SKY_BINS,
-    FIRST_SKY_FRAME,
-    FOCAL_PLANE_SKY,
     SKY_BINS,
     SKY_FRAME,
+    first_of,
+    focal_plane_sky_schema,
     sky_fit_schema,
 )
 
@@ -72,9 +70,6 @@ if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
 __all__ = ["SkyFramesConfiguration", "sky_frames"]
-
-DEFAULT_CELLS = 4
-"""Cells along the longer side of the focal plane where the configuration does not say."""
 
 
 class SkyFramesConfiguration(Parameters):
@@ -84,25 +79,26 @@ class SkyFramesConfiguration(Parameters):
         SelectionParameters(), description="which exposures and detectors are used"
     )
     objects: MaskObjectsParameters = Field(
-        MaskObjectsParameters(background_bin=128),
-        description="how objects are found and masked; the structure that is looked for must be "
-        "flat in the bins of their background, or it is taken for objects",
+        MaskObjectsParameters(background_bin=32),
+        description="how objects are found and masked beside no sky frame; the structure that is "
+        "looked for must be flat in the bins of their background, or it is taken for objects",
     )
     passes: Literal[1, 2] = Field(
         2,
         description="1: objects are found once, beside no sky frame, and an exposure more costs "
         "only itself; 2: found again on exposures less a first sky, from which all is made",
     )
-    objects_again: MaskObjectsParameters | None = Field(
-        None, description="how objects are found the second time; by default as the first time"
+    objects_again: MaskObjectsParameters = Field(
+        MaskObjectsParameters(background_bin=128),
+        description="how objects are found beside the first sky; larger bins keep more of wings",
     )
     background: BackgroundParameters = Field(
         BackgroundParameters(), description="how the other pixels are binned"
     )
     focal_plane: FocalPlaneParameters | None = Field(
         None,
-        description="the smooth sky that is taken off when frames are built; by default cells of "
-        "a quarter of the focal plane",
+        description="cells of the smooth sky that is taken off when frames are built; by default "
+        "it is what `solve` fits: what cells follow beyond that stays in exposures",
     )
     average: AverageParameters = Field(
         AverageParameters(), description="how exposures are averaged to a frame"
@@ -156,16 +152,21 @@ ingest exposures first (skyloom ingest)
     exposures = tuple(int(e) for e in table[v.EXPOSURE].values if int(e) in known)
     if not exposures:
         raise StoreError(f"{store.url} has no detrended exposures among those selected")
-    plane = _focal_plane(store, configuration, detectors)
+    smooth = _smooth_sky(store, configuration, detectors)
     filters = exposures_by_filter(table, exposures)
-    steps = _steps(store, configuration, plane, exposures, detectors, filters)
+    steps = _steps(store, configuration, smooth, exposures, detectors, filters)
     return Flow("sky_frames", store, steps, configuration)
 
 
-def _focal_plane(
+def _smooth_sky(
     store: Store, configuration: SkyFramesConfiguration, detectors: Labels
-) -> FocalPlaneParameters:
-    """Return the cells of the focal plane, none smaller than a bin."""
+) -> SmoothSkyParameters:
+    """Return the polynomials that `solve` fits, or the cells chosen, none smaller than a bin."""
+    solve, given = configuration.solve, configuration.focal_plane
+    if solve.steps == "type":
+        raise ConfigurationError("solve.steps: cameras have no detector types; use detector")
+    if given is None:
+        return SmoothSkyParameters(order=solve.order or 0, steps=solve.steps)
     pixel = 1e-3 * float(store.camera.pixel_size or 0.0)
     places = geometry(store, {})
     shapes = dict(zip(places[v.DETECTOR].values, places["shape"].values.tolist(), strict=True))
@@ -179,19 +180,12 @@ def _focal_plane(
         )
         for name in detectors
     )
-    given = configuration.focal_plane
-    if given is None:
-        x, y = (places["transform"].values[:, axis, 2] for axis in (0, 1))
-        side = pixel * float(places["shape"].values.max())
-        extent = max(float(np.ptp(x)), float(np.ptp(y))) + side
-        size = max(extent / DEFAULT_CELLS, 2.0 * pixel, largest)
-        return FocalPlaneParameters(cell_size=(size, size))
     if min(given.cell_size) * (1.0 + 1e-6) < largest:
         raise ConfigurationError(
             f"focal_plane.cell_size: cells of {given.cell_size} mm are smaller than bins of "
             f"{largest:.4g} mm; make them larger, or background.bin_size smaller"
         )
-    return given
+    return SmoothSkyParameters(cells=given)
 
 
 def _bins(background: BackgroundParameters, shape: tuple[int, int]) -> tuple[int, int]:
@@ -206,7 +200,7 @@ def _bins(background: BackgroundParameters, shape: tuple[int, int]) -> tuple[int
 def _steps(
     store: Store,
     configuration: SkyFramesConfiguration,
-    plane: FocalPlaneParameters,
+    smooth: SmoothSkyParameters,
     exposures: Labels,
     detectors: Labels,
     filters: Mapping[str, Labels],
@@ -219,7 +213,8 @@ def _steps(
     by_filter: dict[Label, Labels] = dict(filters.items())
     filter_of: dict[Label, Label] = {e: name for name, each in filters.items() for e in each}
     frame = {v.EXPOSURE: exposures, v.DETECTOR: detectors}
-    cells = _cells(store, plane)
+    order, steps = configuration.solve.order, configuration.solve.steps == "detector"
+    terms = 0 if order is None else (order + 1) * (order + 2) // 2
     among = (v.FILTER, by_filter)
     minimum = configuration.minimum_exposures
     longest = max(map(len, filters.values()))
@@ -236,18 +231,18 @@ def _steps(
     )
     plane_step = Step(
         focal_plane,
-        plane,
-        FOCAL_PLANE_SKY,
-        {v.EXPOSURE: exposures},
+        smooth,
+        focal_plane_sky_schema(cells=smooth.cells is not None, steps=steps),
+        frame if steps else {v.EXPOSURE: exposures},
         (Reduction("bins", "sky_bins", v.DETECTOR), PLACES),
-        sizes=cells,
+        sizes=_cells(store, smooth.cells) if smooth.cells else {v.COEFFICIENT: max(terms, 1)},
         memory_bytes=20 * bins_step.write_bytes * len(detectors),
         read_bytes=bins_step.write_bytes * len(detectors),
         quality=focal_plane_quality,
     )
     frame_step = Step(
         sky_frame,
-        FrameBlockParameters(average=configuration.average, focal_plane=plane),
+        FrameBlockParameters(average=configuration.average, smooth=smooth),
         SKY_FRAME,
         {v.FILTER: tuple(filters), v.DETECTOR: detectors},
         (
@@ -263,15 +258,11 @@ def _steps(
     first: tuple[Step, ...] = ()
     if configuration.passes == 2:
         first = _first_steps(bins_step, plane_step, frame_step)
-        bins_step = _second_bins(bins_step, configuration, plane, filter_of, pixels)
-    order = configuration.solve.order
-    terms = 0 if order is None else (order + 1) * (order + 2) // 2
-    if configuration.solve.steps == "type":
-        raise ConfigurationError("solve.steps: cameras have no detector types; use detector")
+        bins_step = _second_bins(bins_step, configuration, smooth, filter_of, pixels)
     fit_step = Step(
         sky_fit,
         configuration.solve,
-        sky_fit_schema(steps=configuration.solve.steps == "detector"),
+        sky_fit_schema(steps=steps),
         {v.EXPOSURE: exposures, v.DETECTOR: detectors},
         (
             Reduction("bins", "sky_bins", v.DETECTOR),
@@ -305,27 +296,25 @@ def _steps(
 
 def _first_steps(bins: Step, plane: Step, frame: Step) -> tuple[Step, ...]:
     """Return steps that do the same to products of their own."""
-    schemas = (FIRST_SKY_BINS, FIRST_FOCAL_PLANE_SKY, FIRST_SKY_FRAME)
-    made = {
-        step.name: schema.name for step, schema in zip((bins, plane, frame), schemas, strict=True)
-    }
     return tuple(
         replace(
             step,
-            schema=schema,
+            schema=first_of(step.schema),
             inputs=tuple(
-                replace(item, product=made[item.product]) if isinstance(item, Reduction) else item
+                replace(item, product=f"first_{item.product}")
+                if isinstance(item, Reduction)
+                else item
                 for item in step.inputs
             ),
         )
-        for step, schema in zip((bins, plane, frame), schemas, strict=True)
+        for step in (bins, plane, frame)
     )
 
 
 def _second_bins(
     first: Step,
     configuration: SkyFramesConfiguration,
-    plane: FocalPlaneParameters,
+    smooth: SmoothSkyParameters,
     filter_of: Mapping[Label, Label],
     pixels: int,
 ) -> Step:
@@ -337,9 +326,9 @@ def _second_bins(
         first,
         algorithm=second_sky_bins,
         parameters=SecondBinsParameters(
-            objects=configuration.objects_again or configuration.objects,
+            objects=configuration.objects_again,
             background=configuration.background,
-            focal_plane=plane,
+            smooth=smooth,
         ),
         # Reductions of one block each, because that one may be missing.
         inputs=(

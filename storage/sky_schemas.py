@@ -13,13 +13,12 @@ from skyloom.storage.dataset_schema import ProductSchema, Variable
 
 __all__ = [
     "BOX",
-    "FIRST_FOCAL_PLANE_SKY",
-    "FIRST_SKY_BINS",
-    "FIRST_SKY_FRAME",
-    "FOCAL_PLANE_SKY",
+    "FOCAL_BOX",
     "SKY_BINS",
     "SKY_FRAME",
     "SKY_SCHEMAS",
+    "first_of",
+    "focal_plane_sky_schema",
     "sky_fit_schema",
 ]
 
@@ -78,33 +77,98 @@ SKY_BINS: Final = ProductSchema(
     scalar_coords=True,
     description="background of each exposure and detector without its objects, in bins",
 )
-FOCAL_PLANE_SKY: Final = ProductSchema(
-    "focal_plane_sky",
-    (v.EXPOSURE, v.FOCAL_Y, v.FOCAL_X),
-    (v.EXPOSURE,),
-    (
+FOCAL_BOX: Final = ("focal_x_start", "focal_x_stop", "focal_y_start", "focal_y_stop")
+_EXPOSURE: Final = (v.EXPOSURE,)
+_TERMS: Final = (v.EXPOSURE, v.COEFFICIENT)
+_CELL: Final = (v.FOCAL_Y, v.FOCAL_X)
+
+
+def _polynomials(*, steps: bool) -> tuple[Variable, ...]:
+    """Return what states the smooth functions of exposures."""
+    found = (
         *(
-            Variable(name, (v.EXPOSURE, v.FOCAL_Y, v.FOCAL_X), unit=unit, description=text)
-            for name, unit, text in (
-                ("level", v.ELECTRON, "level of the sky in a cell of the focal plane"),
-                ("variance", v.ELECTRON2, "variance of the level"),
-            )
+            Variable(name, _EXPOSURE, unit=v.MILLIMETRE, description="box of the smooth functions")
+            for name in FOCAL_BOX
         ),
         Variable(
+            "coefficients", _TERMS, unit=v.ELECTRON, description="of the Chebyshev polynomials"
+        ),
+        *(
+            Variable(f"degree_{axis}", _TERMS, "int16", fill=-1, description=f"degree along {axis}")
+            for axis in "xy"
+        ),
+    )
+    if not steps:
+        return found
+    return (
+        *found,
+        Variable(
+            "step",
+            (v.EXPOSURE, v.DETECTOR),
+            unit=v.ELECTRON,
+            description="offset of the detector",
+        ),
+    )
+
+
+def _cells() -> tuple[Variable, ...]:
+    """Return what states the level of the sky in cells of the focal plane."""
+    dims = (*_EXPOSURE, *_CELL)
+    return (
+        Variable(
+            "level",
+            dims,
+            unit=v.ELECTRON,
+            description="level of the sky in a cell",
+        ),
+        Variable("variance", dims, unit=v.ELECTRON2, description="variance of the level"),
+        Variable(
             "flags",
-            (v.EXPOSURE, v.FOCAL_Y, v.FOCAL_X),
+            dims,
             "uint8",
             fill=int(v.BinFlag.EMPTY),
             description="what is to be known of the cell",
             flags=_BIN_FLAGS,
         ),
-        Variable("scale", (v.EXPOSURE,), unit=v.ELECTRON, description="sky level of the exposure"),
-        Variable(
-            "scale_sigma", (v.EXPOSURE,), unit=v.ELECTRON, description="error of the sky level"
+    )
+
+
+def focal_plane_sky_schema(*, cells: bool = False, steps: bool = False) -> ProductSchema:
+    """Return the schema of smooth skies of exposures.
+
+    Parameters
+    ----------
+    cells : bool
+        Whether they are levels in cells of the focal plane instead of polynomials.
+    steps : bool
+        Whether polynomials have offsets of detectors beside them.
+
+    Examples
+    --------
+    >>> focal_plane_sky_schema().variable("coefficients").dims
+    ('exposure', 'coefficient')
+    >>> focal_plane_sky_schema(cells=True).dims
+    ('exposure', 'focal_y', 'focal_x')
+    """
+    inner = _CELL if cells else (v.COEFFICIENT,)
+    if steps and not cells:
+        inner = (*inner, v.DETECTOR)
+    return ProductSchema(
+        "focal_plane_sky",
+        (*_EXPOSURE, *inner),
+        _EXPOSURE,
+        (
+            *(_cells() if cells else _polynomials(steps=steps)),
+            Variable("scale", _EXPOSURE, unit=v.ELECTRON, description="sky level of the exposure"),
+            Variable(
+                "scale_sigma", _EXPOSURE, unit=v.ELECTRON, description="error of the sky level"
+            ),
         ),
-    ),
-    description="smooth sky of each exposure across the focal plane",
-)
+        growable=(v.DETECTOR,) if v.DETECTOR in inner else (),
+        description="smooth sky of each exposure across the focal plane",
+    )
+
+
 SKY_FRAME: Final = ProductSchema(
     "sky_frame",
     (*_FILTER, v.BIN_Y, v.BIN_X),
@@ -123,21 +187,20 @@ SKY_FRAME: Final = ProductSchema(
     scalar_coords=True,
     description="response of each detector to the sky of a filter, less its smooth part",
 )
-FIRST_SKY_BINS: Final = replace(
-    SKY_BINS,
-    name="first_sky_bins",
-    description="background of each exposure and detector, objects found beside no sky frame",
-)
-FIRST_FOCAL_PLANE_SKY: Final = replace(
-    FOCAL_PLANE_SKY,
-    name="first_focal_plane_sky",
-    description="smooth sky of each exposure, from bins of a first look for objects",
-)
-FIRST_SKY_FRAME: Final = replace(
-    SKY_FRAME,
-    name="first_sky_frame",
-    description="sky frames from a first look for objects, taken off before the second",
-)
+
+
+def first_of(schema: ProductSchema) -> ProductSchema:
+    """Return the schema of what is made the same way of a first look for objects.
+
+    Examples
+    --------
+    >>> first_of(SKY_FRAME).name
+    'first_sky_frame'
+    """
+    description = f"{schema.description}; of objects found beside no sky frame"
+    return replace(schema, name=f"first_{schema.name}", description=description)
+
+
 _FIT: Final = (
     ("scale", v.ELECTRON, "scale of the sky frame"),
     ("scale_sigma", v.ELECTRON, "standard error of the scale"),
@@ -157,7 +220,6 @@ _FIT_COUNTS: Final = (
     ("dropped_count", "bins without level or variance"),
     ("iterations", "solutions until the scale stood still"),
 )
-FOCAL_BOX: Final = ("focal_x_start", "focal_x_stop", "focal_y_start", "focal_y_stop")
 
 
 def sky_fit_schema(*, steps: bool = False) -> ProductSchema:
@@ -176,13 +238,10 @@ def sky_fit_schema(*, steps: bool = False) -> ProductSchema:
     block = (v.EXPOSURE,)
     terms, second = (*block, v.COEFFICIENT), f"{v.COEFFICIENT}_2"
     detectors = (*block, v.DETECTOR)
-    variables = [
+    variables = (
         *(Variable(name, block, unit=unit, description=text) for name, unit, text in _FIT),
         *(Variable(n, block, "int64", fill=-1, description=text) for n, text in _FIT_COUNTS),
-        *(
-            Variable(name, block, unit=v.MILLIMETRE, description="box of the smooth functions")
-            for name in FOCAL_BOX
-        ),
+        *_polynomials(steps=steps),
         Variable(
             "status",
             block,
@@ -192,43 +251,32 @@ def sky_fit_schema(*, steps: bool = False) -> ProductSchema:
             flags=v.flag_attributes(v.ScaleStatus),
         ),
         Variable(
-            "coefficients", terms, unit=v.ELECTRON, description="of the Chebyshev polynomials"
-        ),
-        Variable(
             "coefficient_covariance",
             (*terms, second),
             unit=v.ELECTRON2,
             description="covariance of the coefficients",
         ),
-        *(
-            Variable(f"degree_{axis}", terms, "int16", fill=-1, description=f"degree along {axis}")
-            for axis in "xy"
-        ),
         Variable(
             "residual_mean", detectors, unit=v.ELECTRON, description="mean residual of a detector"
         ),
         Variable("residual_pull", detectors, description="that in units of its error"),
-    ]
-    if steps:
-        variables.append(
-            Variable("step", detectors, unit=v.ELECTRON, description="offset of the detector")
-        )
+    )
     return ProductSchema(
         "sky_fit",
         (*terms, second, v.DETECTOR),
         block,
-        tuple(variables),
+        variables,
         growable=(v.DETECTOR,),
         description="sky frame and smooth sky fitted to each exposure",
     )
 
 
 SKY_SCHEMAS: Final = (
-    FIRST_SKY_BINS,
-    FIRST_FOCAL_PLANE_SKY,
-    FIRST_SKY_FRAME,
+    first_of(SKY_BINS),
+    first_of(focal_plane_sky_schema()),
+    first_of(SKY_FRAME),
     SKY_BINS,
-    FOCAL_PLANE_SKY,
+    focal_plane_sky_schema(),
     SKY_FRAME,
     sky_fit_schema(),
 )

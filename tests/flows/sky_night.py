@@ -9,7 +9,12 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.simulate import PlanParameters, SceneParameters, night_plan
+from skyloom.algorithms.simulate import (
+    PlanParameters,
+    SceneParameters,
+    night_exposure_truth,
+    night_plan,
+)
 from skyloom.flows import ingest
 from skyloom.flows.night_files import SimulatedNight, simulated_night, write_night
 from skyloom.flows.progress import choose_observers
@@ -22,14 +27,14 @@ FILTER = "r"
 BIASES, DARKS, FLATS, SCIENCE = 5, 4, 4, 6
 
 
-def sky_night() -> SimulatedNight:
-    """Return 5 biases, 4 darks, 4 flats and 6 dithered exposures of the sky through one filter."""
+def sky_night(science: int = SCIENCE) -> SimulatedNight:
+    """Return 5 biases, 4 darks, 4 flats and dithered exposures of the sky through one filter."""
     plan = night_plan(
         (FILTER,),
         biases=BIASES,
         darks=DARKS,
         flats=FLATS,
-        science=SCIENCE,
+        science=science,
         seed=11,
         parameters=PlanParameters(dither=60.0),
     )
@@ -92,6 +97,32 @@ def write_true_calibrations(
             block = {v.DETECTOR: name, **extra}
             store.write_block(schema.name, block, xr.Dataset(planes))
             store.write_record(Record(schema.name, block, "done", fingerprint="truth"))
+
+
+def sky_left(store: Store, night: SimulatedNight, bin_size: int = 64) -> np.ndarray:
+    """Return the sky that the flow left in bins of every exposure, over its level: no noise.
+
+    What the flow took off is known exactly, as is what it should have taken off.
+    """
+    left = []
+    for exposure in store.labels("sky_subtracted")[v.EXPOSURE]:
+        level = float(night.plan["level"].sel({v.EXPOSURE: exposure}))
+        for name, truth in night.truth.items():
+            block = {v.EXPOSURE: exposure, v.DETECTOR: name}
+            sky = night_exposure_truth(
+                night.plan, int(exposure), night.camera.amplifiers(name), truth
+            )["background"]
+            before, after = (
+                store.read_block(product, block)["image"].values.astype(np.float64)
+                for product in ("detrended", "sky_subtracted")
+            )
+            difference = (sky.values - (before - after)) / level
+            height, width = (size // bin_size for size in difference.shape)
+            shape = (height, bin_size, width, bin_size)
+            # Defects have no value.
+            left.append(np.nanmean(difference.reshape(shape), axis=(1, 3)))
+    exposures = len(store.labels("sky_subtracted")[v.EXPOSURE])
+    return np.stack(left).reshape(exposures, -1)
 
 
 def gain_images(

@@ -37,8 +37,10 @@ FIRST = BIASES + DARKS + 1
 EXPOSURES = tuple(range(FIRST, FIRST + SCIENCE))
 MOON = FIRST + SCIENCE
 BRIGHTER, MOON_GRADIENT = 20.0, 0.08  # times, 1/mm
+OBJECTS = {"background_bin": 32, "smoothing": 2.0, "growth": 6}
 SKY = {
-    "objects": {"background_bin": 32, "smoothing": 2.0, "growth": 6},
+    "objects": OBJECTS,
+    "objects_again": OBJECTS,
     "minimum_exposures": 2,
 }
 """What suits so small detectors."""

@@ -16,8 +16,8 @@ from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.focal_plane import to_focal_plane
 from skyloom.algorithms.simulate import sky_pattern
 from skyloom.algorithms.sky import (
-    FocalPlaneParameters,
-    focal_plane_background,
+    SmoothSkyParameters,
+    exposure_residuals,
     mask_objects_beside_sky,
 )
 from skyloom.flows import detrend, sky_frames
@@ -26,9 +26,10 @@ from skyloom.flows.selection import of_types
 from skyloom.flows.sky_blocks import (
     SecondBinsParameters,
     SkyBinsParameters,
+    _focal_box,
     _from_store,
+    focal_plane,
     second_sky_bins,
-    shared_grid,
     sky_bins,
 )
 from skyloom.storage.store import Store, create_store, open_store
@@ -94,13 +95,18 @@ def test_scales_follow_the_sky_within_their_errors(sky: Any, solved: Store) -> N
     assert (fit["rms"] < 0.35 * fit["rms_before"]).all()
 
 
-def test_exposures_lose_their_sky_and_keep_variance_and_mask(solved: Store) -> None:
+def test_a_thousandth_of_the_sky_is_left_at_most(sky: Any, solved: Store) -> None:
+    """Beyond 64 pixels, of all exposures: 0.3e-3."""
+    night, _ = sky
+    left = sky_night.sky_left(solved, night)
+    assert (np.std(left, axis=1) < 1e-3).all()
+    assert (np.abs(np.mean(left, axis=1)) < 5e-4).all()
+
+
+def test_exposures_keep_variance_and_mask(solved: Store) -> None:
     exposure = int(solved.labels("detrended")["exposure"][0])
     block = {"exposure": exposure, "detector": "S11"}
     before, after = (solved.read_block(name, block) for name in ("detrended", "sky_subtracted"))
-    good = (after["mask"] & v.plane_bits(["BAD", "SAT", "NO_DATA"])).values == 0
-    level = float(np.median(before["image"].values[good]))
-    assert abs(float(np.median(after["image"].values[good]))) < 0.01 * level
     for name in ("variance", "mask"):
         np.testing.assert_array_equal(before[name], after[name])
     record = solved.read_record("sky_subtracted", block)
@@ -110,7 +116,7 @@ def test_exposures_lose_their_sky_and_keep_variance_and_mask(solved: Store) -> N
 
 def test_a_second_run_does_nothing_and_other_fits_redo_only_what_follows(solved: Store) -> None:
     assert sky_frames(solved).plan().todo == 0
-    plan = sky_frames(solved, {"solve": {"order": 1}}).plan()
+    plan = sky_frames(solved, {"solve": {"order": 2, "loss": "huber"}}).plan()
     todo = {step.step.name: step.count("todo") for step in plan.steps}
     count = len(solved.labels("detrended")["exposure"])
     assert todo == {
@@ -135,19 +141,20 @@ def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Stor
         name: _from_store(solved.read_block("first_sky_bins", block | {"detector": name}))
         for name in transforms
     }
-    places = geometry(solved, {})
-    plane = next(step.parameters for step in sky_frames(solved).steps if step.name.endswith("_sky"))
-    model = focal_plane_background(
-        first, transforms, parameters=plane, grid=shared_grid(places, plane)
+    smooth = exposure_residuals(
+        first,
+        transforms,
+        parameters=SmoothSkyParameters(order=2),
+        focal_box=_focal_box(geometry(solved, {})),
     )
     first_frame = solved.read_block("first_sky_frame", {"physical_filter": "r", "detector": "S01"})
     mask = mask_objects_beside_sky(
         frame,
         _from_store(first_frame),
-        model.assign(level=model["level"].astype(np.float32)),
+        smooth.model,
         transforms["S01"],
-        scale=float(model["scale"].astype(np.float32)),
-        parameters=chosen.objects,
+        scale=smooth.scale,
+        parameters=chosen.objects_again,
     )
     assert mask is not None
     expected = measure_background(frame[["image"]].assign(mask=mask), **dict(chosen.background))
@@ -160,21 +167,57 @@ def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Stor
     assert record.quality["mask_passes"] == 2
 
 
-def test_a_detector_without_a_first_frame_is_masked_as_the_first_time() -> None:
+def small_frame(level: float) -> xr.Dataset:
     rng = np.random.default_rng(1)
-    frame = xr.Dataset(
+    return xr.Dataset(
         {
-            "image": (("y", "x"), rng.normal(100.0, 10.0, (128, 128)).astype(np.float32)),
+            "image": (("y", "x"), rng.normal(level, 10.0, (128, 128)).astype(np.float32)),
             "variance": (("y", "x"), np.full((128, 128), 100.0, np.float32)),
             "mask": (("y", "x"), np.zeros((128, 128), np.int32), v.mask_attributes()),
         },
         coords={"detector": "A"},
     )
-    plane = FocalPlaneParameters(cell_size=(2.0, 2.0))
-    once = sky_bins({"frame": frame}, SkyBinsParameters())
-    again = second_sky_bins({"frame": frame}, SecondBinsParameters(focal_plane=plane))
+
+
+SMOOTH = SecondBinsParameters(smooth=SmoothSkyParameters(order=0))
+
+
+def test_a_detector_without_a_first_frame_keeps_its_first_bins() -> None:
+    inputs = {"frame": small_frame(100.0)}
+    once = sky_bins(inputs, SkyBinsParameters())
+    again = second_sky_bins({**inputs, "first": once}, SMOOTH)
     xr.testing.assert_identical(once, again)
     assert int(again["mask_passes"]) == 1
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(0.0, 2), (0.5, 1)])
+def test_a_first_sky_that_is_wrong_changes_no_mask(wrong: float, passes: int) -> None:
+    """Half of the detector, which the frame has too low, would be taken for an object."""
+    frame = small_frame(100.0)
+    once = sky_bins({"frame": frame}, SkyBinsParameters())
+    level = xr.zeros_like(once["level"])
+    level[:, :2] = -wrong
+    first_frame = once.drop_vars(["count_used"]).assign(level=level).expand_dims("detector")
+    places = xr.Dataset(
+        {
+            "transform": (("detector", "axis", "term"), [[[0.01, 0.0, 0.0], [0.0, 0.01, 0.0]]]),
+            "shape": (("detector", "axis"), [[128, 128]]),
+        },
+        coords={"detector": ["A"]},
+    )
+    bins = once.expand_dims(detector=["A"])
+    sky = focal_plane({"bins": bins, "places": places}, SMOOTH.smooth)
+    inputs = {
+        "frame": frame,
+        "first": once,
+        "sky": sky.expand_dims(exposure=[1]),
+        "sky_frame": first_frame,
+        "places": places,
+    }
+    again = second_sky_bins(inputs, SMOOTH)
+    assert int(again["mask_passes"]) == passes
+    if wrong:
+        xr.testing.assert_identical(once, again)
 
 
 def test_with_one_pass_there_is_no_first_sky(solved: Store) -> None:
