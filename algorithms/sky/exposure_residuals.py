@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.errors import NoUsableDataError
 from skyloom.algorithms.sky.focal_basis import FocalBox, chebyshev_values, scaled_to_box
 from skyloom.algorithms.sky.focal_plane_background import focal_plane_background
 from skyloom.algorithms.sky.focal_plane_cells import points_of_bins
@@ -115,6 +116,11 @@ def exposure_residuals(
             minimum_fraction=parameters.minimum_fraction,
             parameters=SolveScaleParameters(order=parameters.order, steps=parameters.steps),
         )
+        if int(model["used_count"]) == 0:
+            raise NoUsableDataError(
+                f"nothing was measured in any bin of {', '.join(map(str, detectors))}: there is no "
+                "sky to take off"
+            )
         scale, sigma = _mean_of_polynomials(model, backgrounds, transforms)
         types = detector_types if parameters.steps == "type" else None
         groups = {name: name if types is None else types[name] for name in detectors}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from skyloom.algorithms.errors import ConfigurationError
+from skyloom.algorithms.errors import ConfigurationError, NoUsableDataError
 from skyloom.algorithms.sky import RefinementParameters, refine_sky_frames
 from tests.algorithms.sky.night_scene import Night, night, true_backgrounds
 
@@ -118,3 +118,10 @@ def test_inputs_stay_as_they_were() -> None:
 def test_without_any_exposure_there_is_nothing_to_refine() -> None:
     with pytest.raises(ConfigurationError, match="backgrounds is empty"):
         refined({})
+
+
+def test_an_exposure_without_any_measured_bin_is_refused_by_name() -> None:
+    bins = exposures()
+    bins[2] = {name: item.assign(level=item["level"] * np.nan) for name, item in bins[2].items()}
+    with pytest.raises(NoUsableDataError, match="nothing was measured in any bin of"):
+        refined(bins)
