@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 __all__ = [
+    "ALTITUDES",
     "DefaultWeatherWarning",
     "LowAltitudeWarning",
     "Weather",
@@ -37,7 +38,8 @@ WAVELENGTHS: Final = (230.2, 2058.6)
 """Shortest and longest wavelength (nm) that the refractivity holds for."""
 _KELVIN: Final = 273.15
 _ARCSEC: Final = math.degrees(1.0) * 3600.0
-_LEAST_ALTITUDE: Final = 5.0
+ALTITUDES: Final = (5.0, 90.0)
+"""Lowest and highest altitude (degree) that refraction is computed for."""
 _DOUBTFUL_ALTITUDE: Final = 15.0
 _AT_ZENITH: Final = 1e-6
 
@@ -254,17 +256,29 @@ def refraction(
     >>> round(float(refraction(500.0, 45.0, air, latitude=-30.244639, height=2663.0)), 3)
     41.074
     """
+    _check_altitude(altitude)
+    return _refraction(wavelength, altitude, weather, latitude, height, vapour)
+
+
+def _check_altitude(altitude: Any) -> None:
+    """Refuse altitudes that refraction is not computed for, and warn of doubtful ones."""
     lowest, highest = float(np.min(altitude)), float(np.max(altitude))
-    if not (lowest >= _LEAST_ALTITUDE and highest <= 90.0):
+    if not (lowest >= ALTITUDES[0] and highest <= ALTITUDES[1]):
         raise ValueError(
-            f"altitude must be from {_LEAST_ALTITUDE:g} to 90 degree, got {lowest:g} to {highest:g}"
+            f"altitude must be from {ALTITUDES[0]:g} to {ALTITUDES[1]:g} degree, got {lowest:g} to "
+            f"{highest:g}"
         )
     if lowest < _DOUBTFUL_ALTITUDE:
         warnings.warn(
             f"at an altitude of {lowest:.1f} degree the refraction is not well known",
             LowAltitudeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def _refraction(
+    wavelength: Any, altitude: Any, weather: Weather, latitude: Any, height: Any, vapour: Any
+) -> Any:
     index = refractivity(wavelength, weather, vapour=vapour)
     sine = np.sin(np.deg2rad(latitude)) ** 2
     doubled = np.sin(2.0 * np.deg2rad(latitude)) ** 2
@@ -311,9 +325,9 @@ def differential_refraction(
     >>> round(float(differential_refraction(350.0, 500.0, 45.0, air, **place)), 4)
     1.0573
     """
-    given: dict[str, Any] = {"latitude": latitude, "height": height, "vapour": vapour}
-    lifted = refraction(wavelength, altitude, weather, **given)
-    return lifted - refraction(reference_wavelength, altitude, weather, **given)
+    _check_altitude(altitude)
+    lifted = _refraction(wavelength, altitude, weather, latitude, height, vapour)
+    return lifted - _refraction(reference_wavelength, altitude, weather, latitude, height, vapour)
 
 
 def parallactic_angle(hour_angle: Any, declination: Any, latitude: Any) -> Any:

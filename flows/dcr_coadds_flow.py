@@ -18,6 +18,7 @@ from skyloom.algorithms.dcr import Band, LinearParameters, SolverParameters
 from skyloom.algorithms.dcr.uncertainty import LEVELS
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.refraction import ALTITUDES
 from skyloom.algorithms.sky import MaskObjectsParameters
 from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.visit_conditions import conditions_of_exposures
@@ -195,15 +196,21 @@ def _filters(
 
 
 def _check_conditions(store: Store, table: xr.Dataset) -> None:
-    """Refuse visits whose altitude and parallactic angle cannot be known, by name."""
+    """Refuse visits that are too low, or whose altitude and angle cannot be known, by name."""
     try:
-        conditions_of_exposures(table)
+        found = conditions_of_exposures(table)
     except ValueError as error:
         raise ConfigurationError(
             f"{error}. Give the camera of {store.url} an `observatory`, and header keys of time, "
             "pointing and weather, and ingest again, or leave these out "
             "(selection.exclude_exposures)"
         ) from error
+    low = [name for name, record in found.items() if not record.altitude >= ALTITUDES[0]]
+    if low:
+        raise ConfigurationError(
+            f"exposures {', '.join(map(str, low))} are below {ALTITUDES[0]:g} degree of altitude, "
+            "where refraction is not known: leave them out (selection.exclude_exposures)"
+        )
 
 
 def _model_step(

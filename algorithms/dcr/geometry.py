@@ -13,8 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.refraction import (
+    ALTITUDES,
     Weather,
     differential_refraction,
     zenith_direction,
@@ -125,10 +127,31 @@ def displacement(conditions: xr.Dataset, jacobian: Floats) -> Floats:
 
 
 def check_conditions(conditions: xr.Dataset) -> None:
-    """Refuse conditions that lack what refraction needs."""
+    """Refuse conditions that lack what refraction needs, or are of visits too low, by name."""
     missing = [name for name in FIELDS if name not in conditions]
     if missing:
         raise ValueError(f"conditions lack {', '.join(missing)}")
-    wrong = [name for name in FIELDS if not np.isfinite(conditions[name].to_numpy()).all()]
+    known = {name: np.isfinite(conditions[name].to_numpy()) for name in FIELDS}
+    wrong = [name for name, finite in known.items() if not finite.all()]
     if wrong:
-        raise ValueError(f"conditions are not finite in {', '.join(wrong)}")
+        where = np.logical_and.reduce([np.atleast_1d(known[name]) for name in wrong])
+        raise ValueError(
+            f"conditions are not finite in {', '.join(wrong)}{_named(conditions, ~where)}"
+        )
+    altitude = np.atleast_1d(conditions["altitude"].to_numpy())
+    low, high = ALTITUDES
+    outside = ~((altitude >= low) & (altitude <= high))
+    if outside.any():
+        raise ValueError(
+            f"altitude must be from {low:g} to {high:g} degree, got "
+            f"{', '.join(f'{value:g}' for value in altitude[outside][:5])}"
+            f"{_named(conditions, outside)}"
+        )
+
+
+def _named(conditions: xr.Dataset, which: NDArray[np.bool_]) -> str:
+    """Return the words that name some visits, if they have names."""
+    if v.VISIT not in conditions.coords:
+        return ""
+    names = np.atleast_1d(conditions[v.VISIT].to_numpy())[which]
+    return f" (visits {', '.join(map(str, names[:20]))}{', …' if len(names) > 20 else ''})"

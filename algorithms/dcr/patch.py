@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -50,7 +51,7 @@ def jacobian_of(attrs: Mapping[str, Any]) -> Floats:
 
 
 def check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset) -> None:
-    """Refuse warps, template and conditions that are not of the same pixels and visits."""
+    """Refuse warps, template and conditions that are not of the same pixels, unit and visits."""
     for name in ("image", "variance", v.MASK):
         for given, of in ((warps, "warps"), (template, "template")):
             if name not in given:
@@ -65,6 +66,44 @@ def check_pixels(warps: xr.Dataset, template: xr.Dataset, conditions: xr.Dataset
                 f"warps have {warps.sizes[dim]} pixels along {dim}, the template "
                 f"{template.sizes[dim]}"
             )
+    _check_projections(warps, template)
+    for name in ("image", "variance"):
+        units = [each[name].attrs.get("units", "") for each in (warps, template)]
+        if all(units) and units[0] != units[1]:
+            raise ValueError(
+                f"{name} of warps is in {units[0]}, that of the template in {units[1]}"
+            )
+    _check_visits(warps, conditions)
+
+
+def _check_projections(warps: xr.Dataset, template: xr.Dataset) -> None:
+    if "wcs" not in warps.attrs or "wcs" not in template.attrs:
+        return
+    one, other = (_keys(each.attrs["wcs"]) for each in (warps, template))
+    for key in sorted({*one, *other}):
+        values = one.get(key), other.get(key)
+        if values[0] != values[1] and not _close(*values):
+            raise GeometryError(f"warps have wcs {key} = {values[0]}, the template {values[1]}")
+
+
+def _keys(wcs: Any) -> dict[str, Any]:
+    return dict(json.loads(wcs) if isinstance(wcs, str) else wcs)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Return whether two numbers differ by no more than what a header keeps of them."""
+    numbers = all(isinstance(value, (int, float)) for value in (one, other))
+    return numbers and math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-15)
+
+
+def _check_visits(warps: xr.Dataset, conditions: xr.Dataset) -> None:
+    for given, of in ((warps, "warps"), (conditions, "conditions")):
+        names, counts = np.unique(given[v.VISIT].to_numpy(), return_counts=True)
+        if not names.size:
+            raise ValueError(f"{of} have no visit")
+        if counts.max() > 1:
+            twice = ", ".join(map(str, names[counts > 1]))
+            raise ValueError(f"{of} have visits {twice} more than once")
     known = set(conditions[v.VISIT].to_numpy().tolist())
     unknown = [name for name in warps[v.VISIT].to_numpy().tolist() if name not in known]
     if unknown:

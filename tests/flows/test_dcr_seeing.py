@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +22,7 @@ from skyloom.algorithms.errors import ConfigurationError
 from skyloom.flows import dcr_coadds
 from skyloom.flows.command_line import app
 from skyloom.flows.templates import template
-from skyloom.storage.store import Store
+from skyloom.storage.store import Store, open_store
 
 HELD_OUT = (2, 4, 7)
 SEEING = (3.6, 3.9, 4.4, 3.3, 4.0, 3.5, 4.9, 3.7, 4.2)
@@ -132,6 +134,19 @@ def test_a_header_says_what_a_template_is_made_of(made: Made, tmp_path: Path) ->
     assert abs((datetime.now(UTC) - datetime.fromisoformat(header["DATE"] + "Z")).seconds) < 60
     assert header["WEATHER"] == "given: temperature"
     assert header["AIRTEMP"] == 0.0
+
+
+def test_exposures_at_the_horizon_are_refused_by_name(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.store.url.removeprefix("file://"), tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    for record in store.records("ingest").values():
+        if record.block[v.EXPOSURE] == 3:
+            later = {**record.headers, "mjd_middle": record.headers["mjd_middle"] + 0.4}
+            store.write_record(replace(record, headers=later))
+    with pytest.raises(ConfigurationError, match="exposures 3 are below 5 degree of altitude"):
+        dcr_coadds(store, CONFIGURATION)
+    left_out = {**CONFIGURATION, "selection": {"exclude_exposures": (3,)}}
+    assert dcr_coadds(store, left_out).plan().todo > 0
 
 
 def command(made: Made, path: Path, altitude: str, *more: str) -> Result:

@@ -15,6 +15,7 @@ from skyloom.algorithms.dcr import (
     IterativeParameters,
     LinearParameters,
     dcr_shifts,
+    dispersion,
     predict_template,
     solve_dcr,
     stack_planes,
@@ -22,6 +23,7 @@ from skyloom.algorithms.dcr import (
 from skyloom.algorithms.errors import (
     DegenerateGeometryWarning,
     ExtrapolatedTemplateWarning,
+    GeometryError,
     NoBackgroundWarning,
     NoSourcesWarning,
     NotConvergedWarning,
@@ -227,9 +229,53 @@ def test_numbers_of_sub_bands_that_cannot_be_are_refused() -> None:
 def test_visits_near_the_horizon_are_warned_of_and_those_at_it_refused(sky: Sky) -> None:
     with pytest.warns(LowAltitudeWarning, match=r"12\.0 degree"):
         dcr_shifts(G, conditions(78.0, 0.0), NORTH_UP)
-    low = sky.table.assign(altitude=sky.table["altitude"] * 0 + 4.5)
-    with pytest.raises(ValueError, match=r"altitude must be from 5 to 90 degree, got 4\.5"):
-        solve(sky._replace(table=low), "linear")
+    altitude = sky.table["altitude"].copy()
+    altitude[2], altitude[5] = 4.5, -1.0
+    message = r"altitude must be from 5 to 90 degree, got 4\.5, -1 \(visits 2, 5\)"
+    for solver in ("linear", "iterative"):
+        with pytest.raises(ValueError, match=message):
+            solve(sky._replace(table=sky.table.assign(altitude=altitude)), solver)
+
+
+def test_one_call_warns_once_of_a_low_visit() -> None:
+    with pytest.warns(LowAltitudeWarning) as caught:
+        dispersion(G, conditions(78.0, 0.0), 500.0)
+    assert len(caught) == 1
+
+
+@SOLVERS
+def test_conditions_that_are_not_known_are_named_with_their_visits(sky: Sky, solver: str) -> None:
+    table = sky.table.copy(deep=True)
+    table["pressure"][3], table["humidity"][7] = np.nan, np.inf
+    message = r"not finite in pressure, humidity \(visits 3, 7\)"
+    with pytest.raises(ValueError, match=message):
+        solve(sky._replace(table=table), solver)
+
+
+@SOLVERS
+def test_visits_given_twice_or_not_at_all_are_refused_by_name(sky: Sky, solver: str) -> None:
+    twice = np.array([*range(12), 4])
+    with pytest.raises(ValueError, match="warps have visits 4 more than once"):
+        solve(sky._replace(warps=sky.warps.isel(visit=twice)), solver)
+    with pytest.raises(ValueError, match="conditions have visits 4 more than once"):
+        solve(sky._replace(table=sky.table.isel(visit=twice)), solver)
+    with pytest.raises(ValueError, match="warps have no visit"):
+        solve(sky._replace(warps=sky.warps.isel(visit=[])), solver)
+
+
+@SOLVERS
+def test_other_units_and_projections_are_refused_by_name(sky: Sky, solver: str) -> None:
+    for name, unit in (("image", "adu"), ("variance", "adu2")):
+        other = sky.warps[name].assign_attrs(units=unit)
+        with pytest.raises(ValueError, match=f"{name} of warps is in {unit}, that of the template"):
+            solve(sky._replace(warps=sky.warps.assign({name: other})), solver)
+    warps = sky.warps.assign_attrs(wcs={"CRVAL1": 10.0, "CTYPE1": "RA---TAN"})
+    template = sky.template.assign_attrs(wcs='{"CRVAL1": 10.1, "CTYPE1": "RA---TAN"}')
+    with pytest.raises(GeometryError, match=r"warps have wcs CRVAL1 = 10.0, the template 10.1"):
+        solve(sky._replace(warps=warps, template=template), solver)
+    template = sky.template.assign_attrs(wcs={"CRVAL1": 10.0})
+    with pytest.raises(GeometryError, match="warps have wcs CTYPE1 = RA---TAN, the template None"):
+        solve(sky._replace(warps=warps, template=template), solver)
 
 
 @pytest.mark.parametrize("solver", ["linear", "iterative"])
