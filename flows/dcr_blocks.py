@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.conditions import ObservingConditions
+from skyloom.algorithms.conditions import AltitudeWarning, ObservingConditions
 from skyloom.algorithms.dcr import (
     Band,
     DcrSolution,
@@ -25,13 +26,21 @@ from skyloom.algorithms.dcr import (
     stack_planes,
 )
 from skyloom.algorithms.dcr.scoring import noise_correlation, score_template
-from skyloom.algorithms.dcr.visit_inputs import round_psfs, sky_variance, width_across
-from skyloom.algorithms.matching import apply_offset
+from skyloom.algorithms.dcr.visit_inputs import (
+    at_objects,
+    calm_variance,
+    round_psfs,
+    sky_variance,
+    width_across,
+)
+from skyloom.algorithms.matching import offset_image
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.psf import MatchingParameters, match_psf, psf_at_points, psf_fwhm
+from skyloom.algorithms.refraction import DefaultWeatherWarning
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
 from skyloom.algorithms.visit_conditions import conditions_of_exposures, visit_conditions
+from skyloom.flows.lazy_warps import changed
 from skyloom.flows.match_blocks import MATCHED
 from skyloom.flows.patches import patch_of
 from skyloom.flows.psf_blocks import located
@@ -53,6 +62,7 @@ __all__ = [
 
 Inputs = Mapping[str, xr.Dataset]
 Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
 PSF_SIZE = 41
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
@@ -89,25 +99,24 @@ def chromatic_patch(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Datase
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
     stored = inputs["warps"]
     band = _one_band(stored, parameters.bands)
-    warps = matched(stored, inputs.get("match"), tract, patch)
+    match = _fields(inputs.get("match"), stored, tract)
+    warps = matched(stored, match, tract, patch)
     stored = stored.sel({v.VISIT: warps[v.VISIT].values})
     conditions = visit_conditions(recorded(stored), patch_centre(tract, patch))
+    warn_of_conditions(conditions)
     coadd = detected_coadd(inputs["coadd"], tract, patch, parameters.detection)
     objects = (coadd[v.MASK] & v.MASK_PLANES["DETECTED"]) != 0
-    warps, start = (
-        images.assign(variance=sky_variance(images["variance"], objects))
-        for images in (warps, coadd)
-    )
+    start = coadd.assign(variance=sky_variance(coadd["variance"], objects))
     jacobian = patch_jacobian(tract.plane, patch.outer)
     fwhm = seeing(stored, inputs.get("psfs"), displacement(conditions, jacobian), parameters, tract)
     psf = round_psfs(fwhm, beta=parameters.psf_beta, size=PSF_SIZE)
-    warps = warps.assign(
+    level = calm_level(coadd)
+    warps = as_solved_for(warps, match, objects.values, level).assign(
         psf=psf.assign_coords({v.VISIT: warps[v.VISIT]}),
         psf_fwhm=(v.VISIT, fwhm, {"units": v.PIXEL}),
     )
-    level = calm_level(coadd)
     found = solve_dcr(
-        without_level(warps, level),
+        warps,
         conditions,
         band,
         without_level(start, level),
@@ -136,24 +145,71 @@ def recorded(warps: xr.Dataset) -> dict[int, ObservingConditions]:
     return conditions_of_exposures(table.rename({v.VISIT: v.EXPOSURE}))
 
 
+def warn_of_conditions(conditions: xr.Dataset) -> None:
+    """Warn of visits whose weather was not recorded, or whose headers contradict time and place."""
+    for flags, kind, said in (
+        (v.ConditionFlag.TEMPERATURE_DEFAULTED, DefaultWeatherWarning, "the temperature of {} was "
+         "not recorded: the usual one is used"),
+        (v.ConditionFlag.PRESSURE_DEFAULTED, DefaultWeatherWarning, "the pressure of {} was not "
+         "recorded: the usual one is used"),
+        (v.ConditionFlag.HUMIDITY_DEFAULTED, DefaultWeatherWarning, "the humidity of {} was not "
+         "recorded: the usual one is used"),
+        (v.ConditionFlag.ALTITUDE_INCONSISTENT | v.ConditionFlag.HOUR_ANGLE_INCONSISTENT,
+         AltitudeWarning, "altitude or hour angle of {} are not those of time and place, which are "
+         "used"),
+    ):  # fmt: skip
+        visits = conditions[v.VISIT].values[(conditions["flags"].values & int(flags)) != 0]
+        if visits.size:
+            names = f"visits {', '.join(map(str, visits))}"
+            warnings.warn(said.format(names), kind, stacklevel=2)
+
+
+def _fields(match: xr.Dataset | None, warps: xr.Dataset, tract: Tract) -> xr.Dataset | None:
+    """Return the fields that are added to visits, if there are any, with what they are of."""
+    if match is None:
+        return None
+    units = str(warps["image"].attrs["units"])
+    return match.assign_attrs(tract_shape=list(tract.shape), units=units)
+
+
 def matched(warps: xr.Dataset, match: xr.Dataset | None, tract: Tract, patch: Patch) -> xr.Dataset:
-    """Return warps in memory with their offsets added, without visits that have none."""
+    """Return the warps of a patch, not yet read, without visits that could not be matched."""
     found = located(warps, tract, patch)
     height, width = patch.outer.shape
     found = found.isel({v.Y: slice(0, height), v.X: slice(0, width)})
-    if match is not None:
-        units = str(found["image"].attrs["units"])
-        match = match.assign_attrs(tract_shape=list(tract.shape), units=units)
-        status = match["status"].sel({v.VISIT: found[v.VISIT].values})
-        found = found.isel({v.VISIT: np.isin(status.values, MATCHED)})
-    found = found.load()
     if match is None:
         return found
-    images = [
-        apply_offset(found.isel({v.VISIT: index})[["image"]], match)["image"].values
-        for index in range(found.sizes[v.VISIT])
+    status = match["status"].sel({v.VISIT: found[v.VISIT].values})
+    return found.isel({v.VISIT: np.isin(status.values, MATCHED)})
+
+
+def as_solved_for(
+    warps: xr.Dataset, match: xr.Dataset | None, objects: NDArray[np.bool_], level: float
+) -> xr.Dataset:
+    """Return warps, not yet read, with their offsets, less a level, with the noise of the sky.
+
+    Only the variances are read, of one visit after the other.
+    """
+    y, x = warps.attrs["box"][0], warps.attrs["box"][2]
+    visits = [int(visit) for visit in warps[v.VISIT].values]
+    calm = [
+        calm_variance(warps["variance"].isel({v.VISIT: index}).values, objects)
+        for index in range(len(visits))
     ]
-    return found.assign(image=found["image"].copy(data=np.stack(images)))
+
+    def image(values: Images, index: int, rows: slice, columns: slice) -> Images:
+        if match is not None:
+            box = (y + rows.start, y + rows.stop, x + columns.start, x + columns.stop)
+            offset = offset_image(match, visits[index], box)
+            values = values + offset.values.astype(np.float32)
+        return np.asarray(values - np.float32(level))
+
+    def variance(values: Images, index: int, rows: slice, columns: slice) -> Images:
+        return at_objects(values, objects[rows, columns], calm[index])
+
+    return warps.assign(
+        image=changed(warps["image"], image), variance=changed(warps["variance"], variance)
+    )
 
 
 def detected_coadd(
@@ -223,6 +279,7 @@ def stored_model(
         **{name: told[name].variable for name in OF_SOLUTION},
         **{name: conditions[name].variable for name in OF_CONDITIONS},
     }
+    kept["condition_flags"] = conditions["flags"].variable
     kept["psf_fwhm"] = (v.VISIT, fwhm, {"units": v.PIXEL})
     kept["sky_level"] = ((), level, dict(model["model"].attrs))
     kept["status"] = ((), np.uint8(worst_status(told["status"].values)))

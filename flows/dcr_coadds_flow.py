@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DcrCoaddsConfiguration", "dcr_coadds"]
 
+MARGIN = 64  # pixels around a tile, at most as a rule
 Touched = Mapping[tuple["Label", "Label"], Labels]
 
 
@@ -274,11 +275,18 @@ def _model_step(
             },
             "dcr": configuration.dcr.model_dump(mode="json"),
         },
-        memory_bytes=(12 + 8 + 12) * pixels * most + 60 * planes * pixels,
-        read_bytes=12 * pixels * most,
+        memory_bytes=_memory(sizes, configuration.dcr.tile, most, planes),
+        read_bytes=20 * pixels * most,
         quality=dcr_quality,
         only=frozenset(touched),
     )
+
+
+def _memory(sizes: Mapping[str, int], tile: int, visits: int, planes: int) -> int:
+    """Return what a task holds: some rows of all visits, a tile of them, the planes."""
+    height, width = (min(sizes[dim], tile + 2 * MARGIN) for dim in (v.Y, v.X))
+    rows = 12 * height * sizes[v.X] * visits
+    return rows + 28 * height * width * visits + (60 * planes + 80) * sizes[v.Y] * sizes[v.X]
 
 
 def _sum_step(model: Step) -> Step:

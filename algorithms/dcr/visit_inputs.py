@@ -16,12 +16,55 @@ from numpy.typing import ArrayLike, NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.psf import moffat_psf, psf_fwhm
 
-__all__ = ["round_psfs", "sky_variance", "width_across"]
+__all__ = ["at_objects", "calm_variance", "round_psfs", "sky_variance", "width_across"]
 
 Floats = NDArray[np.float64]
 
 WINDOW: Final = 1.2
 """Sigma of the Gaussian window of moments, in those of the star: noise of the wings stays out."""
+
+
+def calm_variance(variance: NDArray[Any], detected: NDArray[np.bool_]) -> float:
+    """Return the median variance of the pixels of a warp that no object is in.
+
+    Parameters
+    ----------
+    variance : array, (y, x)
+        Not finite or not positive where there is no data.
+    detected : array, (y, x)
+        Where objects are.
+
+    Returns
+    -------
+    float
+        NaN if there is no such pixel.
+
+    Examples
+    --------
+    >>> calm_variance(np.array([[4.0, 9.0, np.inf]]), np.array([[False, True, False]]))
+    4.0
+    """
+    calm = np.isfinite(variance) & (variance > 0) & ~detected
+    return float(np.median(variance[calm])) if calm.any() else np.nan
+
+
+def at_objects(
+    variance: NDArray[Any], detected: NDArray[np.bool_], calm: float
+) -> NDArray[np.float32]:
+    """Return variances with that of the sky at objects, infinite where there is no data.
+
+    Parameters
+    ----------
+    variance, detected : array, (y, x)
+        As for `calm_variance`; or a part of them.
+    calm : float
+        That of the whole warp; without one the variance at objects stays.
+    """
+    found = variance.astype(np.float32)
+    good = np.isfinite(found) & (found > 0)
+    if np.isfinite(calm):
+        found[good & detected] = calm
+    return np.where(good, found, np.float32(np.inf))
 
 
 def sky_variance(variance: xr.DataArray, detected: xr.DataArray) -> xr.DataArray:
@@ -54,12 +97,10 @@ def sky_variance(variance: xr.DataArray, detected: xr.DataArray) -> xr.DataArray
 
     def plain(values: NDArray[Any], objects: NDArray[np.bool_]) -> NDArray[np.float32]:
         found = values.astype(np.float32)
-        good = np.isfinite(found) & (found > 0)
         for index in np.ndindex(found.shape[:-2]):
-            calm = good[index] & ~objects
-            if calm.any():
-                found[index][good[index] & objects] = np.median(found[index][calm])
-        return np.where(good, found, np.float32(np.inf))
+            calm = calm_variance(found[index], objects)
+            found[index] = at_objects(found[index], objects, calm)
+        return found
 
     result: xr.DataArray = xr.apply_ufunc(
         plain,

@@ -34,6 +34,14 @@ _SOLVED: Final = {
     "linear": "solved for by weighted least squares",
     "iterative": "iterated to, for comparison (dcr.solver=linear fits the visits far better)",
 }
+_FLAG = v.ConditionFlag
+_CONDITIONS: Final = (
+    (
+        _FLAG.TEMPERATURE_DEFAULTED | _FLAG.PRESSURE_DEFAULTED | _FLAG.HUMIDITY_DEFAULTED,
+        "usual weather",
+    ),
+    (_FLAG.ALTITUDE_INCONSISTENT | _FLAG.HOUR_ANGLE_INCONSISTENT, "headers contradict the time"),
+)
 POORLY_KNOWN: Final = 0.05
 """Error of the first spectral moment from which a geometry is called degenerate."""
 
@@ -227,6 +235,7 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
             "rejected",
             "offset_y",
             "offset_x",
+            "condition_flags",
         )
         table = _known(model[list(names)].load())
         for index in range(table.sizes[v.VISIT]):
@@ -267,6 +276,8 @@ def _remark(visit: xr.Dataset) -> str:
     said = [] if bool(visit["used"]) else ["left out"]
     if dy or dx:
         said.append(moved)
+    flags = int(visit["condition_flags"])
+    said += [text for bits, text in _CONDITIONS if flags & int(bits)]
     return ", ".join(said)
 
 

@@ -55,6 +55,8 @@ class DcrScene:
         Seeing; headers tell it if visits differ.
     beta : float, optional
         Exponent of Moffat profiles; Gaussians if not given.
+    flags : int
+        Of the conditions that were recorded.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class DcrScene:
         seed: int = 1,
         fwhm: ArrayLike = 4.0,
         beta: float | None = None,
+        flags: int = 0,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.sky_map: dict[str, Any] = {
@@ -87,6 +90,7 @@ class DcrScene:
         self.tract: Tract = make_skymap(SkyMapParameters.model_validate(self.sky_map))[0]
         self.stars = scene(rng, max(self.tract.shape), stars)
         self.fwhm, self.beta, self.seed = np.asarray(fwhm, float), beta, seed
+        self.flags = flags
         first = observing_conditions(60000.0, RIGHT_ASCENSION, declination, **SITE)
         days = [(angle - first.hour_angle) / SIDEREAL for angle in hour_angles]
         self.records: dict[int, ObservingConditions] = {
@@ -165,7 +169,7 @@ class DcrScene:
             "mjd_middle": record.time,
             "right_ascension": record.right_ascension,
             "declination": record.declination,
-            "condition_flags": record.flags,
+            "condition_flags": record.flags | self.flags,
             v.FILTER: FILTER,
             **WEATHER,
             **({"seeing": 0.2 * float(self.fwhm[visit - 1])} if self.fwhm.ndim else {}),
