@@ -102,6 +102,10 @@ class FilledPixelsWarning(SkyloomWarning):
     """Pixels without any usable value were filled from others and are BAD."""
 
 
+class NoiseMismatchWarning(SkyloomWarning):
+    """Exposures scatter far more or less than their noise, as it is known, explains."""
+
+
 class KeptVarianceWarning(SkyloomWarning):
     """Variances are too far from the scatter of pixels to be believed, and stay as they are."""
 

@@ -195,6 +195,7 @@ def _combination(
         memory_bytes=memory,
         read_bytes=read,
         quality=calibration_quality,
+        revision=2,
     )
 
 

@@ -277,6 +277,7 @@ def _combination(
         memory_bytes=memory,
         read_bytes=read,
         quality=flat_quality,
+        revision=2,
     )
 
 

@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.amplifiers import Amplifier
-from skyloom.algorithms.combine.holes import fill_holes
+from skyloom.algorithms.combine.holes import fill_holes, percentiles
 from skyloom.algorithms.combine.inputs import Exposures, Planes
-from skyloom.algorithms.combine.model_kernels import combine_segments
+from skyloom.algorithms.combine.model_kernels import SCATTER_BINS, combine_segments
+from skyloom.algorithms.combine.noise import (
+    Noise,
+    check_noise,
+    noise_of,
+    tell_mismatch,
+    typical_chi2,
+)
 from skyloom.algorithms.combine.parameters import CombineParameters
 from skyloom.algorithms.combine.planes import own_planes
 from skyloom.algorithms.errors import FilledPixelsWarning, GeometryError, NoUsableDataError
@@ -29,6 +36,8 @@ from skyloom.algorithms.stack_kernels import (
 
 __all__ = ["Frame", "combined_frame"]
 
+HALF = np.array([50.0])  # percent
+ROWS = 16  # of which one is looked at
 BAD, NO_DATA, VIGNETTED = (v.MASK_PLANES[name] for name in ("BAD", "NO_DATA", "VIGNETTED"))
 
 
@@ -40,13 +49,6 @@ class Frame(NamedTuple):
     mask: NDArray[np.int32]
     count: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.count
     rejected: NDArray[np.int32]
-
-
-class _Noise(NamedTuple):
-    """Variance of scaled values for each amplifier and exposure, see `add_predicted`."""
-
-    per_level: NDArray[np.float64]
-    constant: NDArray[np.float64]
 
 
 def combined_frame(
@@ -93,9 +95,11 @@ def combined_frame(
         raise GeometryError(f"amplifiers {', '.join(beyond)} reach beyond images of shape {shape}")
     regions = max(len(boxes), 1)
     factors = np.ascontiguousarray(np.broadcast_to(1.0 / scales.T, (regions, scales.shape[0])))
-    noise = _noise(exposures, amplifiers, factors)
-    if parameters.method == "clip_model":
-        _check_noise(exposures, amplifiers, noise)
+    modelled = parameters.method == "clip_model"
+    noise = noise_of(exposures, amplifiers, factors) if modelled else None
+    if noise is not None:
+        check_noise(exposures, amplifiers, noise)
+    histograms = np.zeros((regions, SCATTER_BINS), np.int64)
     frame = _empty(shape)
     bits = _ignored_bits(parameters, exposures.legend)
     lacking = np.zeros(shape, np.bool_)
@@ -103,12 +107,14 @@ def combined_frame(
         part = (tile.y, tile.x)
         segments = _segments(boxes, tile)
         found = _empty((tile.image[0].size,))
-        _combine_tile(tile, segments, factors, noise, bits, parameters, found)
+        _combine_tile(tile, segments, factors, noise, bits, parameters, found, histograms)
         empty = np.flatnonzero(found.count == 0)
         lacking[part] = _lacking(tile, empty, exposures.legend)
         for plane, values in zip(frame, found, strict=True):
             plane[part] = values.reshape(plane[part].shape)
         del tile  # before the next one is read
+    if modelled:
+        _tell_mismatch(frame, exposures, amplifiers, parameters, histograms)
     mask = own_planes(frame.mask, exposures.legend)
     if parameters.censor:
         mask &= BAD
@@ -132,33 +138,24 @@ def _empty(shape: tuple[int, ...]) -> Frame:
     )
 
 
-def _noise(
-    exposures: Exposures, amplifiers: Sequence[Amplifier], factors: NDArray[np.float64]
-) -> _Noise:
-    """Return what gain and read noise say; a constant of NaN leaves it to the input variances."""
-    electrons = exposures.units == v.ELECTRON
-    gain = np.array([[row.gain] for row in amplifiers] or [[np.nan]])
-    read_noise = np.array([[row.read_noise] for row in amplifiers] or [[np.nan]])
-    gain = np.where(np.isfinite(gain) & (gain > 0), gain, np.nan)
-    read_noise = np.where(np.isfinite(read_noise) & (read_noise >= 0), read_noise, np.nan)
-    per_unit = np.ones_like(gain) if electrons else gain
-    constant = (read_noise / per_unit * factors) ** 2
-    # without a gain, a value's own variance stays as it is
-    per_level = np.where(np.isfinite(per_unit), factors / per_unit, 0.0)
-    return _Noise(np.ascontiguousarray(per_level), np.ascontiguousarray(constant))
-
-
-def _check_noise(exposures: Exposures, amplifiers: Sequence[Amplifier], noise: _Noise) -> None:
-    if "variance" in exposures.first:
-        return
-    unknown = np.asarray(~np.isfinite(noise.constant).any(axis=1))
-    if unknown.any():
-        names = ", ".join(row.name for row, no in zip(amplifiers, unknown, strict=False) if no)
-        needed = "read noise" if exposures.units == v.ELECTRON else "gain and read noise"
-        raise ValueError(
-            "clip_model needs the noise: variances of the exposures or an amplifier table with "
-            f"{needed}{f' of {names}' if names else ''}"
-        )
+def _tell_mismatch(
+    frame: Frame,
+    exposures: Exposures,
+    amplifiers: Sequence[Amplifier],
+    parameters: CombineParameters,
+    histograms: NDArray[np.int64],
+) -> None:
+    """Warn of amplifiers that scatter far more or less than their noise."""
+    areas = [row.trimmed.slices for row in amplifiers] or [(slice(None), slice(None))]
+    lost, patterns = [], []
+    for area in areas:
+        rejected, used = (int(plane[area].sum()) for plane in (frame.rejected, frame.count))
+        lost.append(rejected / max(rejected + used, 1))
+        # some rows tell well enough how much is allowed for the pattern
+        level, variance = (percentiles(plane[area][::ROWS], HALF)[0] for plane in frame[:2])
+        each = variance * max(used, 1) / frame.count[area].size
+        patterns.append((parameters.pattern * level) ** 2 / each if each > 0 else 0.0)
+    tell_mismatch(exposures, amplifiers, histograms, lost, patterns)
 
 
 def _ignored_bits(parameters: CombineParameters, legend: Mapping[str, Any]) -> int:
@@ -192,10 +189,11 @@ def _combine_tile(
     tile: Planes,
     segments: NDArray[np.int64],
     factors: NDArray[np.float64],
-    noise: _Noise,
+    noise: Noise | None,
     ignored: int,
     parameters: CombineParameters,
     out: Frame,
+    histograms: NDArray[np.int64],
 ) -> None:
     """Fill the flat planes of one tile."""
     values = floating(tile.image)
@@ -204,11 +202,11 @@ def _combine_tile(
     masks, variances = flat_masks(tile.mask, size), flat_inputs(tile.variance, values)
     ranks, fractions = rank_tables(size)
     tables = (limits_of(values.dtype), comparisons(size), ranks, fractions)
-    if parameters.method == "clip_model":
+    if noise is not None:
         options = (
             parameters.model_clip**2,
             parameters.pattern**2,
-            1.0 if parameters.weights == "noise" else 0.0,
+            1.0 if parameters.weights == "equal" else 0.0,
         )
         combine_segments(
             values,
@@ -216,16 +214,17 @@ def _combine_tile(
             variances,
             segments,
             factors,
-            noise.per_level,
-            noise.constant,
+            *noise,
             as_bits(ignored),
             *tables,
+            typical_chi2(size),
             options,
             out.image,
             out.variance,
             out.mask,
             out.count,
             out.rejected,
+            histograms,
         )
         return
     propagate = size < parameters.scatter_inputs

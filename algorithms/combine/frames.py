@@ -52,9 +52,12 @@ def combine_bias(
 ) -> xr.Dataset:
     """Return the master bias of one detector.
 
-    Per pixel, values that are masked, not finite or implausible are left out: those further from
-    the median of the exposures than ``model_clip`` times the noise that read noise and gain
-    predict (of two values, the higher one). The rest is averaged.
+    Per pixel, values that are masked, not finite or implausible are left out: one after the other
+    those that differ from the mean of the others by more than ``model_clip`` times the noise of
+    both, so that exposures may differ much in noise. If it can't be told which of two values is
+    wrong, the higher one is. The rest is averaged. The noise is that of the variances of the
+    exposures, with the photons of the level for those of the value itself; without variances it
+    is that of gain and read noise.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def combine_bias(
         Biases after subtraction of the overscan; see the module.
     amplifiers : Dataset over ``amp``, optional
         Amplifier table with ``gain`` (electron/adu) and ``read_noise`` (electron), which the noise
-        is predicted from; without them it is taken from the variances of the exposures.
+        is predicted from where exposures have no variances.
     parameters : CombineParameters, optional
 
     Returns
@@ -77,6 +80,11 @@ def combine_bias(
         If there are no exposures, they don't belong together, or the noise is not known.
     NoUsableDataError
         If pixels are NO_DATA in every exposure and ``no_data`` is not "keep".
+
+    Warns
+    -----
+    NoiseMismatchWarning
+        If the exposures of an amplifier scatter far more or less than their noise explains.
 
     Examples
     --------

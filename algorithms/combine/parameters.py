@@ -19,12 +19,12 @@ class CombineParameters(Parameters):
 
     method: Literal["clip_model", "clip_reference"] = Field(
         "clip_model",
-        description="clip_model: leave out what is further from the median than the noise that "
-        "gain and read noise predict; clip_reference: clip by the scatter, in passes, as the "
-        "survey pipeline does",
+        description="clip_model: leave out what is further from the mean of the other exposures "
+        "than the noise of both, that of their variances or else of gain and read noise; "
+        "clip_reference: clip by the scatter, in passes, as the survey pipeline does",
     )
     model_clip: float = Field(
-        5.0, gt=0, description="clip of clip_model, predicted standard deviations"
+        5.0, gt=0, description="clip of clip_model, standard deviations of that difference"
     )
     pattern: float = Field(
         0.005,
@@ -34,7 +34,7 @@ class CombineParameters(Parameters):
     )
     weights: Literal["noise", "equal"] = Field(
         "noise",
-        description="weights of clip_model: inverse predicted variances, or the same for all",
+        description="weights of clip_model: inverse variances, or the same for all",
     )
     reference_clip: float = Field(
         3.0, gt=0, description="clip of clip_reference, standard deviations"
