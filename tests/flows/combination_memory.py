@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.combine import CombineParameters
-from skyloom.flows.biases_darks_flow import combined_bias, combined_dark
+from skyloom.flows.biases_darks_flow import DarkBlockParameters, combined_bias, combined_dark
 from skyloom.storage.camera import parse_camera
 from skyloom.storage.dataset_schema import ProductSchema
 from skyloom.storage.frame_schemas import BIAS_FRAMES, DARK_FRAMES
@@ -86,7 +86,7 @@ def calls(folder: Path, shape: tuple[int, int]) -> dict[str, Callable[[], xr.Dat
 
     def dark() -> xr.Dataset:
         inputs = {"frames": frames_of(store, "dark_frames"), "amplifiers": amplifiers}
-        return combined_dark({**inputs, "bias": made}, parameters)
+        return combined_dark({**inputs, "bias": made}, DarkBlockParameters(combine=parameters))
 
     return {"bias": bias, "dark": dark}
 
