@@ -45,6 +45,7 @@ __all__ = [
     "FrameBlockParameters",
     "SecondBinsParameters",
     "SkyBinsParameters",
+    "SubtractSkyParameters",
     "bins_quality",
     "fit_quality",
     "focal_plane",
@@ -90,6 +91,14 @@ class FrameBlockParameters(Parameters):
         AverageParameters(), description="how exposures are averaged"
     )
     smooth: SmoothSkyParameters = Field(description="what the smooth sky of exposures is")
+
+
+class SubtractSkyParameters(Parameters):
+    """What of the fitted sky is taken off exposures."""
+
+    undo_smooth: bool = Field(
+        False, description="leave the smooth sky in the exposures: only the sky frame goes"
+    )
 
 
 def _transforms(places: xr.Dataset) -> dict[str, NDArray[np.float64]]:
@@ -363,8 +372,8 @@ def fit_quality(block: xr.Dataset) -> Mapping[str, Any]:
     return {**{name: float(block[name]) for name in names}, "status": status}
 
 
-def sky_subtracted(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
-    """Take sky frame and smooth sky of a fit off a frame."""
+def sky_subtracted(inputs: Inputs, parameters: SubtractSkyParameters) -> xr.Dataset:
+    """Take sky frame and, unless it is to stay, smooth sky of a fit off a frame."""
     frame, fit, places = inputs["frame"], inputs["fit"], inputs["places"]
     detector = str(frame[v.DETECTOR].values)
     less: xr.Dataset
@@ -374,6 +383,7 @@ def sky_subtracted(inputs: Inputs, parameters: Parameters) -> xr.Dataset:
         sky_frame=_from_store(inputs["sky_frame"]),
         transform=_transforms(places)[detector],
         detector=detector,
+        smooth=not parameters.undo_smooth,
     )
     applied = [*frame.attrs.get("applied", []), f"sky: {len(layers)} layers"]
     return less.assign_attrs(applied=applied)

@@ -42,6 +42,7 @@ from skyloom.flows.sky_blocks import (
     FrameBlockParameters,
     SecondBinsParameters,
     SkyBinsParameters,
+    SubtractSkyParameters,
     bins_quality,
     fit_quality,
     focal_plane,
@@ -105,6 +106,11 @@ class SkyFramesConfiguration(Parameters):
     )
     solve: SolveScaleParameters = Field(
         SolveScaleParameters(order=2), description="how sky frame and smooth sky are fitted"
+    )
+    undo_smooth: bool = Field(
+        False,
+        description="leave the smooth sky in the exposures: it is fitted with the sky frame, which "
+        "alone is subtracted",
     )
     minimum_exposures: int = Field(3, ge=1, description="fewest exposures of a sky frame")
 
@@ -274,10 +280,11 @@ def _steps(
         memory_bytes=math.ceil(40 + 16 * terms) * 8 * math.prod(bins.values()) * len(detectors),
         read_bytes=2 * bins_step.write_bytes * len(detectors),
         quality=fit_quality,
+        revision=2,
     )
     subtract_step = Step(
         sky_subtracted,
-        Parameters(),
+        SubtractSkyParameters(undo_smooth=configuration.undo_smooth),
         frame_schema("sky_subtracted", v.ELECTRON, "exposures less their sky"),
         {**frame, v.AMP: tuple(store.camera.amplifier_names())},
         (

@@ -129,6 +129,9 @@ def test_a_second_run_does_nothing_and_other_fits_redo_only_what_follows(solved:
         "sky_fit": count,
         "sky_subtracted": 6 * count,
     }
+    plan = sky_frames(solved, {"undo_smooth": True}).plan()
+    todo = {step.step.name: step.count("todo") for step in plan.steps}
+    assert {name for name, number in todo.items() if number} == {"sky_subtracted"}
 
 
 def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Store) -> None:
