@@ -38,7 +38,7 @@ class Band(Parameters):
     division: Literal["width", "throughput"] = Field(
         "width",
         description="sub-bands of equal width, or of equal throughput: equal parts of the photons "
-        "of a flat spectrum, which is what the planes of a band-pass that is not flat should be",
+        "of a flat spectrum",
     )
     extinction: tuple[tuple[float, float], ...] = Field(
         (),
