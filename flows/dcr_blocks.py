@@ -40,6 +40,7 @@ from skyloom.algorithms.refraction import DefaultWeatherWarning
 from skyloom.algorithms.sky import MaskObjectsParameters, mask_objects
 from skyloom.algorithms.skymap import Patch, SkyMapParameters, Tract
 from skyloom.algorithms.visit_conditions import conditions_of_exposures, visit_conditions
+from skyloom.algorithms.warp import warp_noise_covariance
 from skyloom.flows.lazy_warps import changed
 from skyloom.flows.match_blocks import MATCHED
 from skyloom.flows.patches import patch_of
@@ -47,12 +48,14 @@ from skyloom.flows.psf_blocks import located
 from skyloom.storage.dcr_schemas import dcr_schema
 
 __all__ = [
+    "LAGS",
     "PSF_SIZE",
     "DcrBlockParameters",
     "broad_band",
     "broad_band_quality",
     "chromatic_patch",
     "dcr_quality",
+    "noise_covariance",
     "patch_centre",
     "predicted",
     "restored_model",
@@ -64,9 +67,11 @@ Inputs = Mapping[str, xr.Dataset]
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 PSF_SIZE = 41
+LAGS = 15
+"""Between pixels of warps, along each axis, at which their noise is alike."""
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
-OF_NOISE = ("noise_place", "level_covariance", "visit_psf")
+OF_NOISE = ("noise_place", "level_covariance", "visit_psf", "noise_covariance")
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
                "dispersion_x")  # fmt: skip
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
@@ -114,6 +119,7 @@ def chromatic_patch(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Datase
     warps = as_solved_for(warps, match, objects.values, level).assign(
         psf=psf.assign_coords({v.VISIT: warps[v.VISIT]}),
         psf_fwhm=(v.VISIT, fwhm, {"units": v.PIXEL}),
+        noise_covariance=noise_covariance(stored),
     )
     found = solve_dcr(
         warps,
@@ -220,6 +226,27 @@ def detected_coadd(
     planes = located(coadd, tract, patch).isel({v.Y: slice(0, height), v.X: slice(0, width)})
     planes = planes.drop_vars(list(planes.coords)).load()
     return planes.assign({v.MASK: mask_objects(planes, parameters=parameters)})
+
+
+def noise_covariance(warps: xr.Dataset) -> xr.DataArray:
+    """Return how alike the noise of neighbouring pixels of warps is, (visit, lag_y, lag_x).
+
+    From the sum of its autocorrelation that warps keep: pixels as much smaller than those of the
+    detector as make that sum with a Lanczos kernel.
+    """
+    sums = np.ones(warps.sizes[v.VISIT])
+    if "noise_correlation" in warps:
+        said = warps["noise_correlation"].values
+        sums = np.where(np.isfinite(said), np.maximum(said, 1.0), 1.0)
+    white = xr.zeros_like(warp_noise_covariance(size=LAGS))
+    white[LAGS // 2, LAGS // 2] = 1.0
+    whole = float(warp_noise_covariance(size=LAGS).sum() / warp_noise_covariance(size=1).item())
+    found = []
+    for total in sums:
+        scale = float(np.sqrt(whole / total))
+        one = warp_noise_covariance(matrix=np.diag([scale, scale]), size=LAGS)
+        found.append(one / one[LAGS // 2, LAGS // 2] if total > 1.0 else white)
+    return xr.concat(found, v.VISIT).assign_coords({v.VISIT: warps[v.VISIT]})
 
 
 def seeing(

@@ -24,6 +24,7 @@ from skyloom.algorithms.skymap import SkyMapParameters
 from skyloom.algorithms.visit_conditions import conditions_of_exposures
 from skyloom.flows.dcr_bands import band_values
 from skyloom.flows.dcr_blocks import (
+    LAGS,
     PSF_SIZE,
     DcrBlockParameters,
     broad_band,
@@ -258,7 +259,7 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
-        revision=4,
+        revision=5,
         sizes={
             **sizes,
             v.SUBFILTER: planes,
@@ -267,6 +268,8 @@ def _model_step(
             v.NOISE_LEVEL: LEVELS,
             v.PSF_Y: side,
             v.PSF_X: side,
+            v.LAG_Y: LAGS,
+            v.LAG_X: LAGS,
         },
         attrs={
             "sky_map": sky_map.model_dump(mode="json"),
@@ -297,7 +300,7 @@ def _sum_step(model: Step) -> Step:
         dcr_coadd_schema(model.schema.variable("model").unit),
         {dim: model.labels[dim] for dim in (v.FILTER, v.PATCH)},
         (Same("model", "dcr"),),
-        revision=3,
+        revision=4,
         sizes={dim: model.sizes[dim] for dim in (v.Y, v.X)},
         attrs={"sky_map": model.attrs["sky_map"]},
         memory_bytes=30 * pixels * model.sizes[v.SUBFILTER],
@@ -350,5 +353,5 @@ def _score_step(
         read_bytes=30 * pixels,
         quality=score_quality,
         only=pairs,
-        revision=4,
+        revision=5,
     )

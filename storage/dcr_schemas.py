@@ -80,7 +80,8 @@ def dcr_schema(unit: str) -> ProductSchema:
     planes = (*bands, v.Y, v.X)
     return ProductSchema(
         "dcr",
-        (*planes, v.VISIT, v.BAND_EDGE, v.NOISE_LEVEL, SECOND, v.PSF_Y, v.PSF_X),
+        (*planes, v.VISIT, v.BAND_EDGE, v.NOISE_LEVEL, SECOND, v.PSF_Y, v.PSF_X,
+         v.LAG_Y, v.LAG_X),
         block,
         (
             Variable("model", planes, "float32", unit, description="flux of a sub-band",
@@ -119,6 +120,9 @@ def dcr_schema(unit: str) -> ProductSchema:
                      description="point-spread function of the planes"),
             Variable("visit_psf", (*visits, v.PSF_Y, v.PSF_X), "float32", optional=True,
                      description="point-spread functions that a linear solution was made with"),
+            Variable("noise_covariance", (*visits, v.LAG_Y, v.LAG_X), "float32", optional=True,
+                     description="covariance between pixels of a visit over their variance, of a "
+                     "linear solution"),
             *(Variable(name, visits, unit=given, description=text)
               for name, given, text in OF_VISITS),
             Variable("mean_weight", visits, unit=inverse_units(square),

@@ -76,7 +76,7 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
         raise ValueError("colours need two sub-bands or more, the model has one")
     fit = fitted_description(model, band, jacobian, p)
     noise = noise_of_planes(
-        fit.operator, fit.weights, fit.transfer, p, float(model.attrs["adherence"])
+        fit.operator, fit.weights, fit.transfer, p, float(model.attrs["adherence"]), fit.power
     )
     psf = model["psf"].transpose(v.PSF_Y, v.PSF_X)
     response, covariance = _of_stars(noise, psf)

@@ -17,13 +17,14 @@ from skyloom.algorithms.dcr.iterative import IterativeParameters
 from skyloom.algorithms.dcr.operator import FourierOperator, Spectra, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.transfer import PointSpreads
-from skyloom.algorithms.dcr.uncertainty import GRID
+from skyloom.algorithms.dcr.uncertainty import GRID, noise_power
 
 __all__ = [
     "Fitted",
     "description_of",
     "fitted_description",
     "operator_of",
+    "power_of",
     "spread_of",
     "spreads_of",
 ]
@@ -82,13 +83,23 @@ def spread_of(model: xr.Dataset, band: Band, p: LinearParameters) -> PointSpread
     return PointSpreads(np.array([spreads_of(model, band, p).model_fwhm]), None, match=True)
 
 
+def power_of(model: xr.Dataset) -> Floats | None:
+    """Return the power of the noise of visits over its variance; None if it was not known."""
+    if "noise_covariance" not in model:
+        return None
+    known = model["noise_covariance"].transpose(v.VISIT, v.LAG_Y, v.LAG_X).to_numpy().astype(float)
+    return noise_power(known, GRID) if np.isfinite(known).all() else None
+
+
 class Fitted(NamedTuple):
     """What the noise of a model follows from: the ``operator`` of its visits over an image of the
-    size `GRID`, their ``weights`` (visit,), and the ``transfer`` function of the model's PSF."""
+    size `GRID`, their ``weights`` (visit,), the ``transfer`` function of the model's PSF, and the
+    ``power`` (visit, ky, kx) of the noise of visits over its variance, None if it is 1."""
 
     operator: FourierOperator
     weights: Floats
     transfer: Spectra
+    power: Floats | None
 
 
 def fitted_description(
@@ -97,4 +108,5 @@ def fitted_description(
     """Return what the noise of a model follows from."""
     spreads = spreads_of(model, band, p)
     operator = operator_of(GRID, band, model[list(FIELDS)], jacobian, p, spreads)
-    return Fitted(operator, model["mean_weight"].to_numpy(), spreads.model_transfer(GRID))
+    weights, transfer = model["mean_weight"].to_numpy(), spreads.model_transfer(GRID)
+    return Fitted(operator, weights, transfer, power_of(model))

@@ -13,7 +13,13 @@ from scipy import fft
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
-from skyloom.algorithms.dcr.fitted import description_of, operator_of, spread_of, spreads_of
+from skyloom.algorithms.dcr.fitted import (
+    description_of,
+    operator_of,
+    power_of,
+    spread_of,
+    spreads_of,
+)
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
 from skyloom.algorithms.dcr.iterative.solving import predict_iterative
@@ -185,7 +191,7 @@ def _variance(
     transfer, adherence = spreads.model_transfer(GRID), float(model.attrs["adherence"])
     levels = [
         noise_of_template(noise, seen)
-        for noise in noise_levels(fitted, weights, transfer, p, adherence)
+        for noise in noise_levels(fitted, weights, transfer, p, adherence, power_of(model))
     ]
     return variance_by_level(
         levels,

@@ -26,6 +26,7 @@ from skyloom.algorithms.dcr.uncertainty import (
     Noise,
     noise_levels,
     noise_place,
+    noise_power,
     plane_covariance,
     variance_by_level,
 )
@@ -55,7 +56,9 @@ def solve_dcr(
     ----------
     warps : Dataset, (visit, y, x)
         ``image``, ``variance`` and ``mask`` of visits on the grid of a patch; ``psf`` (visit,
-        psf_y, psf_x) or ``psf_fwhm`` (visit; pixel). May be lazy: one tile is read at a time.
+        psf_y, psf_x) or ``psf_fwhm`` (visit; pixel); ``noise_covariance`` (visit, lag_y, lag_x)
+        where the noise of neighbouring pixels is alike, as of
+        `skyloom.algorithms.warp.warp_noise_covariance`. May be lazy: one tile is read at a time.
     conditions : Dataset, (visit)
         As of `skyloom.algorithms.visit_conditions.visit_conditions`, at the centre of the patch.
     band : Band
@@ -162,7 +165,10 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     levels: list[Floats] = []
     at_sources: Noise | None = None
     transfer = spreads.model_transfer(GRID)
-    for noise in noise_levels(operator, weights, transfer, p, setup.adherence):
+    power = None
+    if "noise_covariance" in setup.warps:
+        power = noise_power(_noise_covariance(setup.warps).to_numpy().astype(float), GRID)
+    for noise in noise_levels(operator, weights, transfer, p, setup.adherence, power):
         at_sources = at_sources or noise
         levels.append(plane_covariance(noise))
     assert at_sources is not None
@@ -243,6 +249,8 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
     if "psf" in setup.warps:
         images = setup.warps["psf"].transpose(v.VISIT, v.PSF_Y, v.PSF_X)
         values["visit_psf"] = images.variable.astype(np.float32)
+    if "noise_covariance" in setup.warps:
+        values["noise_covariance"] = _noise_covariance(setup.warps).variable.astype(np.float32)
     values |= {name: setup.conditions[name] for name in FIELDS}
     attrs: Mapping[str, Any] = {
         **{name: value for name, value in template.attrs.items() if name in ("box", "wcs")},
@@ -256,6 +264,10 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
     }
     coords = {name: at for name, at in template.coords.items() if v.VISIT not in at.dims}
     return xr.Dataset(values, {**coords, v.VISIT: setup.names}, attrs)
+
+
+def _noise_covariance(warps: xr.Dataset) -> xr.DataArray:
+    return warps["noise_covariance"].transpose(v.VISIT, v.LAG_Y, v.LAG_X)
 
 
 def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:

@@ -8,8 +8,10 @@ noise, and
 .. math:: C = K^{-1} B K^{-1},\\qquad B = \\sum_e w_e (\\bar a_e + g 1) (\\bar a_e + g 1)^H,\\qquad
     K = \\sum_e w_e \\bar a_e a_e^T + W P(k) + \\mu
 
-which is exact where weights and mu are the same everywhere. mu rises with the distance to sources,
-so that C is computed for a few values of it; in each pixel that of the mu around it holds, nearly.
+times the power of the noise over its variance in each term of B where that of neighbouring pixels
+is alike. This is exact where weights and mu are the same everywhere. mu rises with the distance to
+sources, so that C is computed for a few values of it; in each pixel that of the mu around it holds,
+nearly.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from skyloom.algorithms.dcr.linear import prior_of
 from skyloom.algorithms.dcr.normal import normal_matrices
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.transfer import stamp_transfer
 
 __all__ = [
     "GRID",
@@ -34,6 +37,7 @@ __all__ = [
     "noise_of_planes",
     "noise_of_template",
     "noise_place",
+    "noise_power",
     "plane_covariance",
     "variance_by_level",
 ]
@@ -79,6 +83,7 @@ def noise_of_planes(
     transfer: Spectra,
     parameters: LinearParameters,
     adherence: float,
+    power: Floats | None = None,
 ) -> Noise:
     """Return the noise covariance of planes at sources.
 
@@ -94,8 +99,10 @@ def noise_of_planes(
         The priors.
     adherence : float
         That on the difference to the coadd.
+    power : array, (visit, ky, kx), optional
+        Of the noise of visits over its variance, `noise_power`; 1 if that of pixels is independent.
     """
-    return next(noise_levels(operator, weights, transfer, parameters, adherence))
+    return next(noise_levels(operator, weights, transfer, parameters, adherence, power))
 
 
 def noise_levels(
@@ -104,6 +111,7 @@ def noise_levels(
     transfer: Spectra,
     parameters: LinearParameters,
     adherence: float,
+    power: Floats | None = None,
 ) -> Iterator[Noise]:
     """Yield the noise covariance of planes at each of the `LEVELS`, sources first.
 
@@ -127,22 +135,60 @@ def noise_levels(
     data = normal_matrices(operator, weights).astype(np.complex128)
     sharp = data + stiffness * (total * prior.matrix(operator.photons))
     seen = np.zeros((*operator.frequencies, n), np.complex128)
-    for visit in range(operator.visits):
-        seen += float(weights[visit]) * _seen(operator, visit).conj()
+    alike, noisy = seen, data
+    level = np.full((*operator.frequencies, 1, 1), total)
+    if power is not None:
+        alike, noisy, level = np.zeros_like(seen), np.zeros_like(data), np.zeros_like(level)
+    for visit, weight in enumerate(weights[: operator.visits]):
+        one = _seen(operator, visit).conj()
+        seen += float(weight) * one
+        if power is not None:
+            weighted = float(weight) * power[visit][..., None]
+            alike += weighted * one
+            noisy += (weighted * one)[..., :, None] * one[..., None, :].conj()
+            level += weighted[..., None]
     parts = operator.photons
-    both = seen[..., :, None] * parts + parts[:, None] * seen[..., None, :].conj()
+    both = alike[..., :, None] * parts + parts[:, None] * alike[..., None, :].conj()
     parts_twice = np.outer(parts, parts)
     for far in np.linspace(0.0, 1.0, STEPS + 1) ** 2:
         held = taper * far + parameters.taper_floor
         to_coadd = adherence * stiffness + held
         inverse = np.asarray(np.linalg.inv(sharp + total * held * np.eye(n)), np.complex128)
-        read = data + to_coadd * both + to_coadd**2 * total * parts_twice
+        read = noisy + to_coadd * both + to_coadd**2 * level * parts_twice
         covariance = np.asarray(inverse @ read @ inverse, np.complex128)
         drawn = to_coadd * parts[:, None] * seen[..., None, :].conj()
         shown = np.asarray(inverse @ (data + drawn), np.complex128)
         yield Noise(covariance, inverse, multiplicity, shown)
-    equal = np.broadcast_to(parts_twice / total, data.shape).astype(np.complex128)
+    equal = (level / total**2 * parts_twice).astype(np.complex128)
     yield Noise(equal, equal, multiplicity, parts[:, None] * seen[..., None, :].conj() / total)
+
+
+def noise_power(covariance: Floats, shape: tuple[int, int]) -> Floats:
+    """Return the power of noise over its variance at the frequencies of ``rfft2``.
+
+    Parameters
+    ----------
+    covariance : array, (..., lag_y, lag_x)
+        Between pixels, the variance in the middle.
+    shape : (y, x)
+
+    Returns
+    -------
+    ndarray, (..., ky, kx)
+        1 where the noise of pixels is independent.
+
+    Examples
+    --------
+    >>> white = np.pad([[4.0]], 1)
+    >>> bool((noise_power(white, (8, 8)) == 1.0).all())
+    True
+    """
+    middle = covariance[..., covariance.shape[-2] // 2, covariance.shape[-1] // 2]
+    found = np.empty((*covariance.shape[:-2], shape[0], shape[1] // 2 + 1))
+    for index in np.ndindex(covariance.shape[:-2]):
+        power = stamp_transfer(covariance[index] / middle[index], shape).real
+        found[index] = np.maximum(power, 0.0)
+    return found
 
 
 def _seen(operator: FourierOperator, visit: int) -> Spectra:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import dcr_scene
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from astropy.io import fits
 from dcr_scene import FILTER, DcrScene
@@ -18,6 +19,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.errors import ConfigurationError, ExtrapolatedTemplateWarning
 from skyloom.flows import dcr_coadds
 from skyloom.flows.command_line import app
+from skyloom.flows.dcr_blocks import noise_covariance
 from skyloom.flows.templates import template
 from skyloom.storage.store import Store, open_store
 
@@ -107,7 +109,20 @@ def test_a_stored_template_at_the_zenith_has_the_noise_of_the_sum_of_planes(made
     with pytest.warns(ExtrapolatedTemplateWarning):  # no visit was taken near the zenith
         found = template(made.linear, altitude=90.0, parallactic_angle=0.0)["variance"].values
     assert found == pytest.approx(whole[: found.shape[0], : found.shape[1]], rel=1e-3)
+    kept = made.linear.read_block("dcr", BLOCK)
+    assert np.isfinite(kept["noise_covariance"].values).all()
     assert np.isnan(made.iterative.read_block("dcr", BLOCK)["visit_psf"].values).all()
+
+
+def test_noise_of_neighbouring_pixels_is_as_alike_as_warps_say() -> None:
+    said = np.array([1.0, 1.15, 1.253, 2.0, np.nan])
+    warps = xr.Dataset({"noise_correlation": (v.VISIT, said)}, {v.VISIT: np.arange(5)})
+    found = noise_covariance(warps)
+    assert found.sum((v.LAG_Y, v.LAG_X)).values == pytest.approx([1.0, 1.15, 1.253, 2.0, 1.0], 0.02)
+    assert found.isel(lag_y=7, lag_x=7).values == pytest.approx(1.0)
+    assert (found.isel(visit=0) != 0).sum() == 1
+    bare = noise_covariance(xr.Dataset(coords={v.VISIT: [1, 2]}))
+    assert bare.sum().item() == 2.0
 
 
 def test_the_sum_of_planes_is_a_coadd_in_either_case(made: Made) -> None:

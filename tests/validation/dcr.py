@@ -25,7 +25,7 @@ from tests.algorithms.dcr.analytic import (
     observed,
     scene,
 )
-from tests.algorithms.dcr.scatter import scatter_of, seeing_of
+from tests.algorithms.dcr.scatter import alike, scatter_of, seeing_of
 from tests.algorithms.dcr.skies import (
     FWHM,
     SIZE,
@@ -343,17 +343,18 @@ def _noise(sky: Sky) -> list[Row]:
 def _noise_at_defaults() -> list[Row]:
     """Scatter at default parameters, through Moffat profiles."""
     rows = []
-    for low, high in ((4.0, 4.0), (3.3, 5.0)):
+    for low, high, covariance in ((4.0, 4.0, None), (3.3, 5.0, None), (3.3, 5.0, alike())):
         width = f"{low:.1f}" if low == high else f"{low:.1f}–{high:.1f}"
+        width += " pixels" if covariance is None else " pixels, noise as warping leaves it"
         for noise in (5.0, 50.0):
-            found = scatter_of(seeing_of(low, high), noise, 16)
+            found = scatter_of(seeing_of(low, high), noise, 16, covariance=covariance)
             for where, values in (
                 ("at objects", found.sources),
                 ("at their edges", found.edges),
                 ("away from them", found.away),
             ):
                 rows.append(
-                    Row(f"defaults, Moffat profiles of {width} pixels, noise of {noise:.0f}: "
+                    Row(f"defaults, Moffat profiles of {width}, noise of {noise:.0f}: "
                         f"scatter {where} of blue, middle, red, their sum, a template, over the "
                         "stated noise",
                         "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),

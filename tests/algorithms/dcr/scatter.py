@@ -12,9 +12,11 @@ from scipy import ndimage
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr import LinearParameters, predict_template, solve_dcr, stack_planes
+from skyloom.algorithms.dcr.uncertainty import noise_power
 from skyloom.algorithms.dcr.visit_inputs import round_psfs
 from skyloom.algorithms.errors import SkyloomWarning
-from tests.algorithms.dcr.analytic import HELD_OUT, NORTH_UP, G, dozen, observed, scene
+from skyloom.algorithms.warp import warp_noise_covariance
+from tests.algorithms.dcr.analytic import HELD_OUT, NORTH_UP, G, coadd_of, dozen, observed, scene
 
 Floats = NDArray[np.float64]
 BORDER = 10
@@ -39,11 +41,28 @@ def seeing_of(low: float, high: float) -> Floats:
     return widths[np.random.default_rng(0).permutation(12)]
 
 
+def alike() -> xr.DataArray:
+    """Return how alike the noise of pixels is after a warp to the same scale, (lag_y, lag_x)."""
+    turn = np.deg2rad(30.0)
+    rotation = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    return warp_noise_covariance("lanczos3", matrix=rotation, size=15)
+
+
+def alike_noise(covariance: xr.DataArray, white: Floats) -> Floats:
+    """Return noise of the variance of white noise (visit, y, x), neighbours alike."""
+    shape = (white.shape[-2], white.shape[-1])
+    amplitude = np.sqrt(noise_power(covariance.to_numpy(), shape))
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(white) * amplitude, shape))
+
+
 def scatter_of(
     fwhm: Floats, noise: float, realisations: int, *, size: int = 96, stars: int = 8,
-    **options: Any,
+    covariance: xr.DataArray | None = None, **options: Any,
 ) -> Scatter:  # fmt: skip
-    """Return the scatter of solutions for stars seen through Moffat profiles."""
+    """Return the scatter of solutions for stars seen through Moffat profiles.
+
+    With ``covariance`` (lag_y, lag_x) the noise of neighbouring pixels is alike.
+    """
     rng = np.random.default_rng(1)
     drawn, table = scene(rng, size, stars), dozen(rng)
     truth = drawn.render(table, fwhm, beta=BETA)
@@ -51,6 +70,11 @@ def scatter_of(
     mask, found, stated = None, [], np.empty(0)
     for seed in range(realisations):
         warps, coadd = observed(truth, fwhm, noise, np.random.default_rng(100 + seed))
+        if covariance is not None:
+            noisy = truth + alike_noise(covariance, warps["image"].to_numpy() - truth)
+            warps["image"].values[:] = noisy
+            warps = warps.assign(noise_covariance=covariance.expand_dims({v.VISIT: warps[v.VISIT]}))
+            coadd = coadd_of(warps)
         mask = coadd[v.MASK] if mask is None else mask
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SkyloomWarning)

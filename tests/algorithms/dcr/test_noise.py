@@ -22,7 +22,7 @@ from skyloom.algorithms.dcr.uncertainty import (
 from skyloom.algorithms.dcr.visit_inputs import round_psfs
 from skyloom.algorithms.errors import NoSourcesWarning
 from tests.algorithms.dcr.analytic import NORTH_UP, G, conditions, dozen, observed, scene
-from tests.algorithms.dcr.scatter import BETA, scatter_of, seeing_of
+from tests.algorithms.dcr.scatter import BETA, alike, scatter_of, seeing_of
 from tests.algorithms.dcr.skies import predicted
 
 NOISE = 5.0
@@ -107,6 +107,19 @@ def test_planes_that_nothing_holds_have_the_noise_of_the_data_alone() -> None:
     assert (sums > 0).all()
     assert sums[0, 0] == pytest.approx(NOISE**2 / 12, rel=1e-3)
     assert sums[operator.frequencies[0] // 2, -1] > 1.5 * sums[0, 0]
+
+
+def test_the_noise_of_warped_visits_is_the_stated_one(model: xr.Dataset) -> None:
+    found = scatter_of(seeing_of(3.3, 5.0), NOISE, 8, stars=6, covariance=alike())
+    assert found.sources == pytest.approx(np.ones(5), abs=0.03)
+    assert found.away == pytest.approx(np.ones(5), abs=0.03)
+
+
+def test_independent_noise_may_be_stated_as_such(model: xr.Dataset) -> None:
+    white = xr.DataArray(np.pad([[1.0]], 2), dims=(v.LAG_Y, v.LAG_X))
+    known = model.assign(noise_covariance=white.expand_dims({v.VISIT: model[v.VISIT]}))
+    one, other = (predicted(each, ZENITH, 1)["variance"].to_numpy() for each in (known, model))
+    assert one == pytest.approx(other, rel=1e-4)
 
 
 def test_lazy_models_have_the_same_sum(model: xr.Dataset) -> None:
