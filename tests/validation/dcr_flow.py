@@ -93,6 +93,16 @@ def _changing(folder: Path) -> list[Row]:
     block = store.read_block("dcr", BLOCK)
     widths = block["psf_fwhm"].values[block["used"].values]
     judged, coadd = _best(made, store, float(widths.min()), widths)
+    scores = [
+        store.read_block("dcr_scores", {v.VISIT: visit, v.PATCH: "0-0"}) for visit in HELD_OUT
+    ]
+    left = [
+        np.hypot.reduce([float(score[f"residual_{of}"]) for score in scores])
+        for of in ("template", "coadd")
+    ]
+    found = [
+        sum(int(score[f"detections_{of}"]) for score in scores) for of in ("template", "coadd")
+    ]
     return [
         between(
             f"the same, FWHM of visits {widths.min():.1f} to {widths.max():.1f} px: residual over "
@@ -106,6 +116,15 @@ def _changing(folder: Path) -> list[Row]:
         between(
             "chi² per pixel of objects, median visit",
             float(np.median(block["chi2"].values[block["used"].values])), 0.75, 1.6,
+        ),
+        between(
+            "residual of templates at the seeing of visits held out over that of the plain coadd "
+            "brought to it, as the flow scores them",
+            float(left[0] / left[1]), float("-inf"), 0.15,
+        ),
+        between(
+            f"false detections of these over the plain coadd's {found[1]}",
+            found[0] / found[1], float("-inf"), 0.2,
         ),
     ]  # fmt: skip
 
