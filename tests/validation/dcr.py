@@ -360,6 +360,14 @@ def _noise_at_defaults() -> list[Row]:
                         "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
                         bool((abs(values - 1.0) <= 0.03).all()))
                 )  # fmt: skip
+    thin = scatter_of(seeing_of(3.3, 5.0), 5.0, 16, size=128, stars=16, thin=True)
+    rows += [
+        Row(f"the same of 3.3–5.0 pixels, noise of 5, {where} where every other visit is missing "
+            "in half of the patch, as stated from the weight that is left",
+            "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
+            bool((abs(values - 1.0) <= 0.03).all()))
+        for where, values in (("at objects", thin.sources), ("away from them", thin.away))
+    ]  # fmt: skip
     return rows
 
 

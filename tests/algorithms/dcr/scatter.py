@@ -57,11 +57,12 @@ def alike_noise(covariance: xr.DataArray, white: Floats) -> Floats:
 
 def scatter_of(
     fwhm: Floats, noise: float, realisations: int, *, size: int = 96, stars: int = 8,
-    covariance: xr.DataArray | None = None, **options: Any,
+    covariance: xr.DataArray | None = None, thin: bool = False, **options: Any,
 ) -> Scatter:  # fmt: skip
     """Return the scatter of solutions for stars seen through Moffat profiles.
 
-    With ``covariance`` (lag_y, lag_x) the noise of neighbouring pixels is alike.
+    With ``covariance`` (lag_y, lag_x) the noise of neighbouring pixels is alike; if ``thin`` every
+    other visit has no data in one half, and the scatter is that of this half.
     """
     rng = np.random.default_rng(1)
     drawn, table = scene(rng, size, stars), dozen(rng)
@@ -74,6 +75,9 @@ def scatter_of(
             noisy = truth + alike_noise(covariance, warps["image"].to_numpy() - truth)
             warps["image"].values[:] = noisy
             warps = warps.assign(noise_covariance=covariance.expand_dims({v.VISIT: warps[v.VISIT]}))
+            coadd = coadd_of(warps)
+        if thin:
+            warps[v.MASK].values[::2, :, size // 2 :] = v.MASK_PLANES["NO_DATA"]
             coadd = coadd_of(warps)
         mask = coadd[v.MASK] if mask is None else mask
         with warnings.catch_warnings():
@@ -93,7 +97,8 @@ def scatter_of(
     edges, away = ~core & (distance <= 3), distance >= 12
     scatter = np.var(found, axis=0, ddof=1)
     inside = np.zeros_like(detected)
-    inside[BORDER:-BORDER, BORDER:-BORDER] = True
+    first = size // 2 + BORDER if thin else BORDER
+    inside[BORDER:-BORDER, first:-BORDER] = True
     parts = [
         np.sqrt(scatter[:, at].mean(axis=1) / stated[:, at].mean(axis=1))
         for at in (core & inside, edges & inside, away & inside)
