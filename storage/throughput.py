@@ -58,9 +58,13 @@ def read_throughput(
 
     Examples
     --------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "g.txt").write_text("4000 0.0\\n4100 0.7\\n5400 0.8\\n5500 0.0\\n")
-    >>> read_throughput(folder / "g.txt")
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = Path(folder) / "g.txt"
+    ...     _ = place.write_text("4000 0.0\\n4100 0.7\\n5400 0.8\\n5500 0.0\\n")
+    ...     found = read_throughput(place)
+    >>> found
     <xarray.DataArray 'throughput' (wavelength: 4)> Size: 32B
     array([0. , 0.7, 0.8, 0. ])
     Coordinates:
