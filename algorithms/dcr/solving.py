@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
+from skyloom.algorithms.dcr.conditioning import condition_number
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import identifiability, warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
@@ -23,7 +24,6 @@ from skyloom.algorithms.dcr.patch_solution import PatchSetup, PatchSum, solve_pa
 from skyloom.algorithms.dcr.settling import settled
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    Noise,
     noise_levels,
     noise_place,
     noise_power,
@@ -162,20 +162,14 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     p, spreads = setup.p, setup.spreads
     operator = setup.operator(GRID)
     weights = np.where(found.used, found.weights, 0.0)
-    levels: list[Floats] = []
-    at_sources: Noise | None = None
     transfer = spreads.model_transfer(GRID)
     power = None
     if "noise_covariance" in setup.warps:
         power = noise_power(_noise_covariance(setup.warps).to_numpy().astype(float), GRID)
-    for noise in noise_levels(operator, weights, transfer, p, setup.adherence, power):
-        at_sources = at_sources or noise
-        levels.append(plane_covariance(noise))
-    assert at_sources is not None
+    noises = noise_levels(operator, weights, transfer, p, setup.adherence, power)
+    levels = [plane_covariance(noise) for noise in noises]
     model = _model(setup, found, np.stack(levels), weights)
     able = identifiability(setup.vectors, weights, spreads.model_fwhm)
-    radius = np.hypot(np.fft.fftfreq(GRID[0])[:, None], np.fft.rfftfreq(GRID[1]))
-    inside = radius < 1.0 / (2.0 * spreads.model_fwhm)
     total, count = found.chi2[found.used].sum(), found.count[found.used].sum()
     visit = {
         "chi2": found.per_pixel,
@@ -197,7 +191,7 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
         "dispersion_trace": able.trace,
         "dispersion_eigenvalues": ("axis", able.eigenvalues),
         "moment_sigma": able.moment_sigma,
-        "condition_number": float(at_sources.condition()[inside].max()),
+        "condition_number": condition_number(operator, weights, spreads.model_fwhm),
     }
     for name in ("altitude", "parallactic_angle"):
         values[name] = setup.conditions[name]

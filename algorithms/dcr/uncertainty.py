@@ -59,22 +59,13 @@ STRIP: Final = 256
 
 
 class Noise(NamedTuple):
-    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); that of noise
-    and prior together, in the same shape; how many frequencies of the whole plane each column
-    (kx) stands for; and the ``response`` of planes to those of the sky, in the shape of the
-    covariance."""
+    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); how many
+    frequencies of the whole plane each column (kx) stands for; and the ``response`` of planes to
+    those of the sky, in the shape of the covariance."""
 
     covariance: NDArray[np.complex128]
-    posterior: NDArray[np.complex128]
     multiplicity: Floats
     response: NDArray[np.complex128]
-
-    def condition(self) -> Floats:
-        """Return the condition number of the normal equations at each frequency, (ky, kx)."""
-        if not np.isfinite(self.posterior).all():
-            return np.full(self.posterior.shape[:2], np.inf)
-        values = np.linalg.eigvalsh(self.posterior)
-        return np.asarray(values[..., -1] / values[..., 0])
 
 
 def noise_of_planes(
@@ -125,7 +116,7 @@ def noise_levels(
     total = float(weights.sum())
     if not total > 0:
         nothing = np.full((*transfer.shape, n, n), np.inf, np.complex128)
-        yield from [Noise(nothing, nothing, multiplicity, np.zeros_like(nothing))] * LEVELS
+        yield from [Noise(nothing, multiplicity, np.zeros_like(nothing))] * LEVELS
         return
     taper = parameters.taper
     if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_tile
@@ -158,9 +149,9 @@ def noise_levels(
         covariance = np.asarray(inverse @ read @ inverse, np.complex128)
         drawn = to_coadd * parts[:, None] * seen[..., None, :].conj()
         shown = np.asarray(inverse @ (data + drawn), np.complex128)
-        yield Noise(covariance, inverse, multiplicity, shown)
+        yield Noise(covariance, multiplicity, shown)
     equal = (level / total**2 * parts_twice).astype(np.complex128)
-    yield Noise(equal, equal, multiplicity, parts[:, None] * seen[..., None, :].conj() / total)
+    yield Noise(equal, multiplicity, parts[:, None] * seen[..., None, :].conj() / total)
 
 
 def noise_power(covariance: Floats, shape: tuple[int, int]) -> Floats:

@@ -186,7 +186,8 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
                 v.DcrStatus(int(table["status"])).name,
                 str(int(table["used"].sum())),
                 str(int(table["iterations"])),
-                *(number(float(table[name]), 3) for name in names[2:]),
+                *(number(float(table[name]), 3) for name in names[2:-1]),
+                "∞" if np.isposinf(table[names[-1]]) else number(float(table[names[-1]]), 3),
             )
         )
     columns = (
@@ -200,7 +201,7 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
         "chi² per pixel",
         "scatter of displacements (pixel²)",
         "error of a star's colour",
-        "condition",
+        "condition number",
     )
     return _filled(Table("Patches", columns, rows, tuple(range(2, len(columns)))))
 
