@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,18 +25,27 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def client() -> Iterator[Any]:
-    """Return the one client of the session: two worker processes of one thread each."""
-    from distributed import Client, LocalCluster
+def cluster_address() -> Iterator[str]:
+    """Return the address of the one cluster of the session: two worker processes of one thread.
 
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        # As a default it would compute what all other tests load.
-        Client(cluster, set_as_default=False) as found,
-    ):
-        found.run(sys.path.insert, 0, str(Path(__file__).parent))
+    It lives in a process of its own, as clusters do: no test can harm its event loop.
+    """
+    script = Path(__file__).with_name("cluster_process.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def client(cluster_address: str) -> Iterator[Any]:
+    """Return a client of the session's cluster."""
+    from distributed import Client
+
+    # As a default it would compute what all other tests load.
+    with Client(cluster_address, set_as_default=False) as found:
         yield found
 
 
