@@ -25,6 +25,7 @@ from skyloom.algorithms.dcr import (
     solve_dcr,
     stack_planes,
 )
+from skyloom.algorithms.dcr.geometry_check import FIGURES
 from skyloom.algorithms.dcr.scoring import noise_correlation, score_template
 from skyloom.algorithms.dcr.visit_inputs import (
     at_objects,
@@ -74,6 +75,7 @@ OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges"
 OF_NOISE = ("noise_place", "level_covariance", "visit_psf", "noise_covariance")
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
                "dispersion_x")  # fmt: skip
+OF_LINEAR = ("condition_number", *(f"geometry_{name}" for name in FIGURES))
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
                  "latitude", "height")  # fmt: skip
 
@@ -320,7 +322,7 @@ def stored_model(
         ("smallest_spread", smallest),
         ("largest_spread", largest),
         ("colour_error", told["moment_sigma"]),
-        ("condition_number", told.get("condition_number", np.nan)),
+        *((name, told.get(name, np.nan)) for name in OF_LINEAR),
         ("adherence", model.attrs.get("adherence", np.nan)),
     ):  # fmt: skip
         kept[name] = ((), float(value))

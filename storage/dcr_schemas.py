@@ -61,6 +61,19 @@ OF_PATCHES: Final = (
         "how much better visits determine the best known mix of sub-bands than the worst, at twice "
         "the width of a star, without priors; infinite if they leave one open",
     ),
+    (
+        "geometry_angle",
+        "angle by which displacements would have to be turned, from x to y, to describe the "
+        "brightest objects best, degree",
+    ),
+    ("geometry_angle_error", "its error as far as noise goes, degree"),
+    ("geometry_mirrored", "1 if they would have to be mirrored along x first, else 0"),
+    ("geometry_gain", "by how much chi-square of these objects falls so"),
+    (
+        "geometry_contrast",
+        "by how much it rises for any geometry that is quite another one; below 25 the objects do "
+        "not tell",
+    ),
 )
 """Figures of a patch: name, meaning."""
 

@@ -113,7 +113,7 @@ def warn_of_degeneracy(diagnostics: xr.Dataset, subfilters: int) -> None:
     warnings.warn(
         f"the dispersion of the visits spreads by {float(diagnostics['dispersion_trace']):.3g} "
         f"pixel2 only: a colour would be known to {sigma:.2g} of the band at a signal to noise of "
-        "100; one sub-band (subfilters=1) says as much",
+        "100; colours are those of the prior, and templates hold near these visits only",
         DegenerateGeometryWarning,
         stacklevel=4,
     )

@@ -35,7 +35,9 @@ from skyloom.algorithms.dcr.shifts import subband_nodes, subband_photons
 __all__ = [
     "FourierOperator",
     "InBand",
+    "Light",
     "fourier_operator",
+    "light_of",
     "relative_widths",
     "slope_matrix",
     "subband_shares",
@@ -179,7 +181,7 @@ def fourier_operator(
     offsets : array, (visit, 2), pixel, optional
         How far (dy, dx) visits lie from where they should.
     """
-    light = _light(band, conditions, jacobian, subfilters, in_band)
+    light = light_of(band, conditions, jacobian, subfilters, in_band)
     blur = np.zeros(light.moved.shape[:2])
     if chromatic_seeing and subfilters > 1:
         if fwhm is None:
@@ -213,9 +215,10 @@ class Light(NamedTuple):
     moved: Floats
 
 
-def _light(
+def light_of(
     band: Band, conditions: xr.Dataset, jacobian: Floats, subfilters: int, in_band: InBand
 ) -> Light:
+    """Return the light of some sub-bands, and how it is displaced in each visit."""
     wavelengths, shares = subband_shares(band, subfilters, in_band)
     nodes, weights = subband_nodes(band, subfilters)
     photons = weights * subband_photons(band, subfilters)[:, None]

@@ -15,6 +15,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.conditioning import condition_number
 from skyloom.algorithms.dcr.geometry import FIELDS
+from skyloom.algorithms.dcr.geometry_check import geometry_figures, warn_of_geometry
 from skyloom.algorithms.dcr.identifiability import identifiability, warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.linear import model_weight
@@ -102,7 +103,8 @@ def solve_dcr(
     DegenerateGeometryWarning
         If the visits hardly differ in dispersion.
     NotConvergedWarning
-        If iterations end early, or visits are not described by the model.
+        If iterations end early, visits are not described by the model, or show light dispersed
+        another way than their geometry says.
     VisitOutlierWarning
         If a visit disagrees with the others: it is fitted at an offset, or left out.
     NoSourcesWarning, NoValidPixelsWarning
@@ -193,6 +195,11 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
         "moment_sigma": able.moment_sigma,
         "condition_number": condition_number(operator, weights, spreads.model_fwhm),
     }
+    agree = found.used & ~(setup.offsets != 0).any(axis=1)
+    values |= geometry_figures(
+        setup.warps, setup.template, setup.band, setup.conditions, setup.jacobian, spreads, p,
+        setup.adherence, agree,
+    )  # fmt: skip
     for name in ("altitude", "parallactic_angle"):
         values[name] = setup.conditions[name]
     diagnostics = xr.Dataset(values, {v.VISIT: setup.names})
@@ -293,3 +300,4 @@ def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:
             NotConvergedWarning,
             stacklevel=3,
         )
+    warn_of_geometry(diagnostics)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.geometry_check import SURE
 from skyloom.flows.report.dcr_figures import (
     agreement_figure,
     colour_figure,
@@ -42,6 +43,8 @@ _CONDITIONS: Final = (
     ),
     (_FLAG.ALTITUDE_INCONSISTENT | _FLAG.HOUR_ANGLE_INCONSISTENT, "headers contradict the time"),
 )
+_GEOMETRY: Final = ("geometry_angle", "geometry_angle_error", "geometry_mirrored",
+                    "geometry_contrast")  # fmt: skip
 POORLY_KNOWN: Final = 0.05
 """Error of the first spectral moment from which a geometry is called degenerate."""
 
@@ -170,7 +173,8 @@ def _advice(records: dict[tuple[str, str], Record], name: str) -> str:
         f"In {len(poor)} of {len(errors)} patches ({', '.join(sorted(poor, key=_order)[:8])}) the "
         "visits hardly differ in refraction: the first spectral moment of a star of S/N 100 would "
         f"be wrong by more than {POORLY_KNOWN:g} of the band. There templates hold near the "
-        "airmass and angle of the visits only, and one sub-band (dcr.subfilters=1) says as much."
+        "airmass and angle of the visits only, and colours are those of the prior. Visits at other "
+        "angles help, fewer sub-bands do not: stars are drawn out all the same."
     )
 
 
@@ -179,7 +183,7 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
     names = ("status", "iterations", "residual", "convergence_first", "convergence_last",
              "chi2_total", "spread", "colour_error", "condition_number")  # fmt: skip
     for patch, model in models.items():
-        table = model[[*names, "used"]].load()
+        table = model[[*names, *_GEOMETRY, "used"]].load()
         rows.append(
             (
                 patch,
@@ -188,6 +192,7 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
                 str(int(table["iterations"])),
                 *(number(float(table[name]), 3) for name in names[2:-1]),
                 "∞" if np.isposinf(table[names[-1]]) else number(float(table[names[-1]]), 3),
+                _geometry(table),
             )
         )
     columns = (
@@ -202,8 +207,20 @@ def _patch_table(models: dict[str, xr.Dataset]) -> Table:
         "scatter of displacements (pixel²)",
         "error of a star's colour",
         "condition number",
+        "displacements seen",
     )
-    return _filled(Table("Patches", columns, rows, tuple(range(2, len(columns)))))
+    return _filled(Table("Patches", columns, rows, tuple(range(2, len(columns) - 1))))
+
+
+def _geometry(patch: xr.Dataset) -> str:
+    """Return how displacements that visits show differ from those of their geometry."""
+    angle, error, mirrored, contrast = (float(patch[name]) for name in _GEOMETRY)
+    if not np.isfinite(contrast):
+        return NOTHING
+    if contrast <= SURE:
+        return "not told by these objects"
+    turned = f"turned by {number(angle, 2)} ± {number(error, 1)}°"
+    return f"mirrored, {turned}" if mirrored else turned
 
 
 def _filled(table: Table) -> Table:

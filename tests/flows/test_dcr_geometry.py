@@ -58,7 +58,7 @@ def test_visits_that_hardly_differ_are_warned_of_and_give_no_colour(
     store = scene.make(tmp_path / "store")
     block, record = solved(store, solver=solver)
     text = next(one for one in record.warnings if one.startswith("DegenerateGeometryWarning"))
-    assert "one sub-band (subfilters=1) says as much" in text
+    assert "colours are those of the prior" in text
     assert np.isfinite(block["model"].values).all()
     assert np.isfinite(block["variance"].values).all()
     error = float(block["colour_error"])
@@ -88,6 +88,28 @@ def test_a_single_sub_band_of_identical_visits_is_not_warned_of(tmp_path: Path) 
     assert not record.warnings
     assert block.sizes[v.SUBFILTER] == 1
     assert np.isfinite(block["model"].values).all()
+
+
+def test_visits_that_are_mirrored_are_a_bad_fit_and_reported_as_such(tmp_path: Path) -> None:
+    def mirrored(visit: int, image: NDArray[np.float32], mask: NDArray[np.int32]) -> None:
+        image[:] = image[:, ::-1].copy()
+
+    pages = {}
+    for name, change in (("right", None), ("wrong", mirrored)):
+        scene = DcrScene(dcr_scene.SPREAD, stars=10)
+        store = scene.make(tmp_path / name, *([] if change is None else [change]))
+        block, record = solved(store)
+        said = any("mirrored along x" in one for one in record.warnings)
+        assert said == (name == "wrong")
+        assert (record.quality["status"] == "BAD_FIT") == (name == "wrong")
+        assert float(block["geometry_mirrored"]) == float(name == "wrong")
+        assert float(block["geometry_contrast"]) > 25
+        assert abs(float(block["geometry_angle"])) < 2.0
+        flow = dcr_coadds(store, {"bands": BANDS})
+        pages[name] = flow.report(tmp_path / f"{name}.html").read_text()
+    assert "displacements seen" in pages["right"]
+    assert "mirrored, turned by" in pages["wrong"]
+    assert "mirrored" not in pages["right"]
 
 
 def test_cosmic_rays_that_survive_into_one_warp_leave_no_trace(tmp_path: Path) -> None:
