@@ -21,7 +21,7 @@ from skyloom.algorithms.refraction import (
     differential_refraction,
     zenith_direction,
 )
-from skyloom.algorithms.tangent_plane import TangentPlane
+from skyloom.algorithms.tangent_plane import TangentPlane, to_tangent_plane
 
 __all__ = ["dispersion", "displacement", "patch_jacobian"]
 
@@ -51,7 +51,8 @@ def patch_jacobian(plane: TangentPlane, box: Any) -> Floats:
     Returns
     -------
     ndarray, (2, 2), arcsec/pixel
-        Offsets (east, north) per pixel (x, y), for `zenith_direction`.
+        Offsets (east, north) per pixel (x, y), for `zenith_direction`. At a pole north is along
+        the meridian of the right ascension that the projection gives the centre.
 
     Examples
     --------
@@ -62,8 +63,8 @@ def patch_jacobian(plane: TangentPlane, box: Any) -> Floats:
     y, x = (box[0] + box[1] - 1) / 2.0, (box[2] + box[3] - 1) / 2.0
     steps = np.array([0.0, 0.5, -0.5, 0.0, 0.0]), np.array([0.0, 0.0, 0.0, 0.5, -0.5])
     ra, dec = plane.to_sky(x + steps[0], y + steps[1])
-    turned = (ra - ra[0] + 180.0) % 360.0 - 180.0
-    east, north = turned * np.cos(np.deg2rad(dec[0])), dec - dec[0]
+    # in the plane at the centre: right ascensions differ by anything near a pole
+    east, north = to_tangent_plane(ra, dec, ra[0], dec[0])
     return 3600.0 * np.array(
         [[east[1] - east[2], east[3] - east[4]], [north[1] - north[2], north[3] - north[4]]]
     )

@@ -17,6 +17,7 @@ from skyloom.algorithms.conditions import observing_conditions
 from skyloom.algorithms.dcr import (
     Band,
     dcr_shifts,
+    displacement,
     finalize_planes,
     init_model,
     join_small_splits,
@@ -106,6 +107,66 @@ def test_a_shift_is_the_way_on_the_sky_that_light_is_lifted() -> None:
         )
         x, y = plane.to_pixels(np.rad2deg(ra + turned), np.rad2deg(new))
         assert (float(y) - 1050, float(x) - 2050) == pytest.approx((dy, dx), abs=1e-3)
+
+
+@pytest.mark.parametrize("pole", [90.0, -90.0])
+@pytest.mark.parametrize("apart", [0.0, 0.04, 0.14, 3.0, 400.0])  # arcsec
+def test_a_patch_near_a_pole_has_square_pixels_and_directions_of_its_own(
+    pole: float, apart: float
+) -> None:
+    """Its centre may lie any way from the pole, and the tangent point somewhere else."""
+    for place, tangent in ((0.0, 0.0), (77.0, 30.0), (200.0, 1000.0)):
+        dec = pole - np.sign(pole) * tangent / 3600
+        plane = TangentPlane(30.0, dec, 0.0, 0.0, np.diag([-0.2, 0.2]) / 3600)
+        x0, y0 = (float(at) for at in plane.to_pixels(0.0, pole))
+        x = round(x0) + 5.0 * round(apart * np.cos(np.deg2rad(place)))
+        y = round(y0) + 5.0 * round(apart * np.sin(np.deg2rad(place)))
+        if apart < 1.0:  # between pixels: move the pole instead
+            plane = plane._replace(
+                x=plane.x + x - x0 - 5.0 * apart * np.cos(np.deg2rad(place)),
+                y=plane.y + y - y0 - 5.0 * apart * np.sin(np.deg2rad(place)),
+            )
+        found = patch_jacobian(plane, (int(y) - 50, int(y) + 51, int(x) - 50, int(x) + 51))
+        scale = 0.2 * np.eye(2)
+        assert found @ found.T == pytest.approx(scale @ scale, abs=1e-5)
+        assert np.linalg.det(found) == pytest.approx(-0.04, rel=1e-4)
+        x_pole, y_pole = plane.to_pixels(0.0, pole)
+        if apart > 0.01:  # the pole lies due north of it, or due south
+            way = found @ np.array([float(x_pole) - x, float(y_pole) - y])
+            assert np.rad2deg(np.arctan2(way[0], np.sign(pole) * way[1])) == pytest.approx(
+                0.0, abs=1e-3
+            )
+
+
+def test_displacements_are_the_same_on_either_side_of_a_pole() -> None:
+    """A field of a few pixels: its pixels must move alike, whatever their right ascensions."""
+    record = observing_conditions(
+        60025.36, 30.0, -89.9, longitude=-70.7494, latitude=-30.244639, height=2663.0,
+        temperature=8.0, pressure=73892.0, humidity=30.0,
+    )  # fmt: skip
+    plane = TangentPlane(30.0, -90.0, 0.0, 0.0, np.diag([-0.2, 0.2]) / 3600)
+    moved = []
+    for y, x in ((0, 0), (0, 1), (1, 0), (-1, -1), (3, -2), (-40, 25)):
+        ra, dec = plane.to_sky(float(x), float(y))
+        table = visit_conditions({1: record}, (float(ra), float(dec)))
+        moved.append(displacement(table, patch_jacobian(plane, (y, y + 1, x, x + 1)))[0])
+    assert np.ptp(np.array(moved), axis=0) == pytest.approx(0.0, abs=2e-3)
+    assert np.hypot(*moved[0]) == pytest.approx(5.0, abs=1e-3)
+
+
+def test_elsewhere_the_jacobian_is_that_of_differences_in_right_ascension() -> None:
+    rng = np.random.default_rng(2)
+    for ra, dec in zip(rng.uniform(0.0, 360.0, 20), rng.uniform(-70.0, 70.0, 20), strict=True):
+        plane = TangentPlane(ra, dec, 0.0, 0.0, rng.normal(0.0, 0.2, (2, 2)) / 3600)
+        y, x = rng.integers(-5000, 5000, 2)
+        found = patch_jacobian(plane, (int(y), int(y) + 1, int(x), int(x) + 1))
+        ras, decs = plane.to_sky(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5]))
+        _, middle = plane.to_sky(float(x), float(y))
+        turned = (ras - ras[0] + 180.0) % 360.0 - 180.0
+        east, north = 3600 * turned * np.cos(np.deg2rad(middle)), 3600 * decs
+        differences = [[east[0] - east[1], east[2] - east[3]],
+                       [north[0] - north[1], north[2] - north[3]]]  # fmt: skip
+        assert found == pytest.approx(np.array(differences), abs=1e-9)
 
 
 @pytest.mark.parametrize("turn", [0.0, 33.0, 180.0])
