@@ -17,6 +17,7 @@ __all__ = [
     "GeometryError",
     "IngestError",
     "KeptVarianceWarning",
+    "KnownVisitWarning",
     "NoBackgroundWarning",
     "NoSourcesWarning",
     "NoUsableDataError",
@@ -132,6 +133,10 @@ class NoSourcesWarning(SkyloomWarning):
 
 class NoValidPixelsWarning(SkyloomWarning):
     """No visit has a valid pixel: the sub-bands are equal parts of the coadd."""
+
+
+class KnownVisitWarning(SkyloomWarning):
+    """A visit that templates are judged on is part of the coadd that they are judged beside."""
 
 
 class VisitOutlierWarning(SkyloomWarning):

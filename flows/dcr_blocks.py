@@ -34,6 +34,7 @@ from skyloom.algorithms.dcr.visit_inputs import (
     sky_variance,
     width_across,
 )
+from skyloom.algorithms.errors import KnownVisitWarning
 from skyloom.algorithms.matching import offset_image
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.psf import MatchingParameters, match_psf, psf_at_points, psf_fwhm
@@ -437,6 +438,7 @@ def scored_visit(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
     tract, patch = patch_of(parameters.sky_map, inputs["place"])
     stored = over_visits(inputs["warp"])
     band = _one_band(stored, parameters.bands)
+    _warn_of_known(int(stored[v.VISIT].values[0]), inputs["coadd"])
     height, width = patch.outer.shape
     there = {v.Y: slice(0, height), v.X: slice(0, width)}
     warp = located(inputs["warp"], tract, patch).isel(there).load()
@@ -471,6 +473,19 @@ def scored_visit(inputs: Inputs, parameters: DcrBlockParameters) -> xr.Dataset:
     found["compared_fwhm"] = ((), compared, {"units": v.PIXEL})
     kept = {v.FILTER: str(stored[v.FILTER].values[0])} if v.FILTER in stored.coords else {}
     return xr.Dataset(found, coords=kept)
+
+
+def _warn_of_known(visit: int, coadd: xr.Dataset) -> None:
+    """Warn of a visit that is part of the coadd beside."""
+    if "input_weight" not in coadd or visit not in coadd[v.VISIT].values:
+        return
+    if float(coadd["input_weight"].sel({v.VISIT: visit})) > 0:
+        warnings.warn(
+            f"visit {visit} is part of the coadd that its template is judged beside: what that "
+            "leaves is too little",
+            KnownVisitWarning,
+            stacklevel=2,
+        )
 
 
 class Pair(NamedTuple):

@@ -174,6 +174,7 @@ def dcr_coadds(
         )
     if not matched and configuration.match == "auto":
         notes += (f"backgrounds are not matched: {store.url} has no product 'background_match'",)
+    notes += _known_visits(store, configuration, filters)
     model = _model_step(store, configuration, filters, done, matched)
     steps: tuple[Step, ...] = (model, _sum_step(model))
     if configuration.held_out:
@@ -195,6 +196,33 @@ def _filters(
     left = [name or "(no name)" for name in found if name not in chosen]
     notes = (f"filters without a band are left out: {', '.join(left)}",) if left else ()
     return chosen, notes
+
+
+def _known_visits(
+    store: Store, configuration: DcrCoaddsConfiguration, filters: Mapping[str, Labels]
+) -> tuple[str, ...]:
+    """Return a note of visits that are held out but part of the coadds they are judged beside."""
+    if not configuration.held_out or "input_weight" not in store["coadd"]:
+        return ()
+    weights = store["coadd"]["input_weight"].load()
+    weights = weights.max([dim for dim in weights.dims if dim not in (v.FILTER, v.VISIT)])
+    known = [
+        visit
+        for name, visits in filters.items()
+        for visit in visits
+        if visit in configuration.held_out
+        and name in weights[v.FILTER].values
+        and visit in weights[v.VISIT].values
+        and float(weights.sel({v.FILTER: name, v.VISIT: visit})) > 0
+    ]
+    if not known:
+        return ()
+    names = ",".join(map(str, known))
+    return (
+        f"held_out: visits {', '.join(map(str, known))} are part of the coadds, which know them, "
+        f"and so do the models that start from these: run the flow coadds with "
+        f"--set selection.exclude_exposures=[{names}]",
+    )
 
 
 def _check_conditions(store: Store, table: xr.Dataset) -> None:
