@@ -17,12 +17,12 @@ from skyloom.algorithms.coadd.inputs import Warps, own_mask, planes_of, warps_of
 from skyloom.algorithms.coadd.protection import protect_sources
 from skyloom.algorithms.detrend.cosmic_rays import find_cosmic_rays
 from skyloom.algorithms.errors import GeometryError
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 
 __all__ = ["artifact_mask", "count_epochs", "decide_artifacts", "few_epochs", "find_artifacts"]
 
 LEAST_VISITS = 3
 """With fewer, nothing tells which one of them shows too much."""
-FWHM = float(np.sqrt(8.0 * np.log(2.0)))
 ROUNDING = 1e-9
 
 
@@ -241,7 +241,7 @@ def find_artifacts(
             raise ValueError(
                 "psf_sigma must be given, pixel: the matched warps have no target_fwhm"
             )
-        psf_sigma = float(np.max(first["target_fwhm"].values)) / FWHM
+        psf_sigma = float(np.max(first["target_fwhm"].values)) / SIGMA_TO_FWHM
     ordered = warps_of(matched).with_match(match)
     direct = ordered if warps is None else warps_of(warps)
     _check_visits(ordered, direct)

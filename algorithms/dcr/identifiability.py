@@ -13,6 +13,7 @@ from scipy.spatial import ConvexHull, QhullError
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 from skyloom.algorithms.errors import DegenerateGeometryWarning
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 
 __all__ = [
     "Identifiability",
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-FWHM: Final = float(np.sqrt(8.0 * np.log(2.0)))
 SIGNAL_TO_NOISE: Final = 100.0
 NONE: Final = 1e-12
 """Spread (pixel2) that is nothing but rounding."""
@@ -85,7 +85,7 @@ def identifiability(vectors: Floats, weights: Floats, fwhm: float) -> Identifiab
     spread /= weights.sum()
     trace = float(np.trace(spread))
     sigma = (
-        np.sqrt(2.0) * (fwhm / FWHM) / (SIGNAL_TO_NOISE * np.sqrt(trace))
+        np.sqrt(2.0) * (fwhm / SIGMA_TO_FWHM) / (SIGNAL_TO_NOISE * np.sqrt(trace))
         if trace > NONE
         else np.inf
     )

@@ -12,12 +12,12 @@ from scipy import ndimage
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.transfer import stamp_transfer, transfer_ratio
 from skyloom.algorithms.dcr.uncertainty import GRID
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 
 __all__ = ["noise_correlation", "score_template"]
 
 Floats = NDArray[np.float64]
 
-GAUSSIAN: Final = float(np.sqrt(8.0 * np.log(2.0)))
 BAD_PLANES: Final = ("BAD", "SAT", "COSMIC_RAY", "NO_DATA")
 FALSE_DETECTION: Final = 5.0
 """Standard deviations of a filtered difference that count as a detection."""
@@ -168,7 +168,7 @@ def _variance(image: xr.Dataset, good: NDArray[np.bool_]) -> Floats:
 
 def _peaks(image: Floats, detected: NDArray[np.bool_], fwhm: float) -> NDArray[np.int64]:
     """Return rows and columns of the highest pixels within 2 FWHM among the detected ones."""
-    smooth = ndimage.gaussian_filter(image, fwhm / GAUSSIAN)
+    smooth = ndimage.gaussian_filter(image, fwhm / SIGMA_TO_FWHM)
     size = 2 * int(np.ceil(2.0 * fwhm)) + 1
     top = detected & (smooth == ndimage.maximum_filter(smooth, size))
     return np.argwhere(top)
@@ -214,7 +214,7 @@ def _detections(difference: Floats, noise: Floats, good: NDArray[np.bool_], fwhm
     """Return how many groups of pixels stand out of the filtered difference."""
     if not (noise > 0).any():
         return 0
-    sigma = fwhm / GAUSSIAN
+    sigma = fwhm / SIGMA_TO_FWHM
     offset = np.arange(-int(4 * sigma + 1), int(4 * sigma + 1) + 1)
     taps = np.exp(-0.5 * (offset / sigma) ** 2)
     weight = np.where(good & (noise > 0), 1.0 / np.where(noise > 0, noise, 1.0), 0.0)

@@ -13,9 +13,10 @@ from scipy import fft
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.operator import relative_widths
-from skyloom.algorithms.dcr.transfer import FWHM, scaled_stamps, transfer_ratio
+from skyloom.algorithms.dcr.transfer import scaled_stamps, transfer_ratio
 from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
 from skyloom.algorithms.psf import gaussian_psf, psf_fwhm
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 
 __all__ = ["Seeing", "blurred", "seeing_of"]
 
@@ -46,7 +47,7 @@ class Seeing(NamedTuple):
         if self.wanted is None or self.own is None:
             excess = self.fwhm**2 - self.own_fwhm**2
             square = fft.fftfreq(shape[0])[:, None] ** 2 + fft.rfftfreq(shape[1]) ** 2
-            power = -2.0 * (np.pi / FWHM) ** 2 * excess * square
+            power = -2.0 * (np.pi / SIGMA_TO_FWHM) ** 2 * excess * square
             return np.asarray(np.exp(np.minimum(power, np.log(SHARPENED))), np.complex64)
         found = transfer_ratio(self.wanted, self.own, shape)
         return np.asarray(found / np.maximum(np.abs(found) / SHARPENED, 1.0), np.complex64)

@@ -13,6 +13,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.operator import relative_widths
 from skyloom.algorithms.psf import gaussian_psf, psf_fwhm
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 
 __all__ = [
     "PointSpreads",
@@ -26,7 +27,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Spectra = NDArray[np.complex64]
 
-FWHM: Final = float(np.sqrt(8.0 * np.log(2.0)))
 DULL: Final = 1e-3
 """Transfer of the model below which a ratio to it is damped."""
 
@@ -124,7 +124,7 @@ def point_spreads(warps: xr.Dataset, match: bool) -> PointSpreads:
 def gaussian_transfer(fwhm: float, shape: tuple[int, int]) -> Spectra:
     """Return the transfer function of a Gaussian (fwhm in pixels) at frequencies of ``rfft2``."""
     square = fft.fftfreq(shape[0])[:, None] ** 2 + fft.rfftfreq(shape[1]) ** 2
-    return np.exp(-2.0 * (np.pi * fwhm / FWHM) ** 2 * square).astype(np.complex64)
+    return np.exp(-2.0 * (np.pi * fwhm / SIGMA_TO_FWHM) ** 2 * square).astype(np.complex64)
 
 
 def stamp_transfer(image: Floats, shape: tuple[int, int]) -> Spectra:

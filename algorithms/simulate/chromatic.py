@@ -22,6 +22,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 from skyloom.algorithms.simulate.dispersion import midpoints, source_spectra
 
 __all__ = [
@@ -38,8 +39,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 SOURCE: Final = "source"
-SIGMA: Final = float(1.0 / np.sqrt(8.0 * np.log(2.0)))
-"""Sigma of a Gaussian over its FWHM."""
 DETECTED_ABOVE: Final = 5.0
 """Standard deviations above which a pixel of the coadd is detected."""
 GROWTH: Final = 2
@@ -327,7 +326,7 @@ def _star(
         (np.arange(side) - at[:, None]) ** 2 for side, at in zip(shape, (y, x), strict=True)
     )
     if beta is None:
-        spread = 2.0 * (fwhm * SIGMA)[:, None] ** 2
+        spread = 2.0 * (fwhm / SIGMA_TO_FWHM)[:, None] ** 2
         along_y, along_x = (np.exp(-each / spread) for each in (rows, columns))
         return np.asarray((along_y.T * (light / (np.pi * spread[:, 0]))) @ along_x)
     scale = (fwhm / 2.0) ** 2 / (2.0 ** (1.0 / beta) - 1.0)

@@ -16,12 +16,12 @@ from scipy.ndimage import correlate1d
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.parameters import Parameters
+from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
 from skyloom.algorithms.tangent_plane import TangentPlane
 
 __all__ = ["SimulatedVisits", "VisitParameters", "simulate_visits"]
 
 Floats = NDArray[np.float64]
-FWHM = float(np.sqrt(8.0 * np.log(2.0)))  # of a Gaussian with a sigma of 1
 REACH = 5.0  # widths of a Gaussian that stamps and kernels extend to
 
 
@@ -166,7 +166,7 @@ def simulate_visits(
         sky=((v.Y, v.X), sky[inner].astype(np.float32), {"units": v.NANOJANSKY}),
         artifact=((v.VISIT, v.Y, v.X), hits),
     ).assign_coords({v.VISIT: coords[v.VISIT]})
-    width = xr.DataArray(FWHM * p.matched_sigma, attrs={"units": v.PIXEL})
+    width = xr.DataArray(SIGMA_TO_FWHM * p.matched_sigma, attrs={"units": v.PIXEL})
     return SimulatedVisits(
         _warps(images, variances, masks[0], coords, p),
         _warps(matched, spread, masks[1], coords, p).assign(target_fwhm=width),
