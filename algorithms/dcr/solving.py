@@ -80,7 +80,8 @@ def solve_dcr(
     -------
     DcrSolution
         ``model``, (subfilter, y, x): ``model`` (flux of each sub-band, units of the warps),
-        ``variance``, and (y, x) ``mask``, ``n_image``, ``weight_sum`` and ``model_weight`` (1 at
+        ``variance``, and (y, x) ``mask``, ``n_image`` (visits that have a pixel; by iteration it
+        is (subfilter, y, x), those that reach a plane), ``weight_sum`` and ``model_weight`` (1 at
         sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
         the planes in one pixel at sources, ``level_covariance`` (noise_level, subfilter,
         subfilter_2) also away from them, and ``noise_place`` (y, x) which of these holds, see

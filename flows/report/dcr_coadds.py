@@ -31,6 +31,8 @@ STEPS: Final = ("ingest", "warps", "warp_psf", "background_match", "coadd", "dcr
                 "dcr_scores")  # fmt: skip
 MOST_PATCHES: Final = 6
 """Patches of a filter that get images; tables tell of all."""
+MOST_ROWS: Final = 400
+"""Rows of visits that are shown."""
 _SOLVED: Final = {
     "linear": "solved for by weighted least squares",
     "iterative": "iterated to, for comparison (dcr.solver=linear fits the visits far better)",
@@ -284,7 +286,9 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
         "rejected",
         "",
     )
-    return Table("Visits", columns, rows[:400], (0, 2, 3, 4, 5, 6, 7, 8))
+    cut = len(rows) > MOST_ROWS
+    title = f"Visits (the first {MOST_ROWS} of {len(rows)} rows)" if cut else "Visits"
+    return Table(title, columns, rows[:MOST_ROWS], (0, 2, 3, 4, 5, 6, 7, 8))
 
 
 def _remark(visit: xr.Dataset) -> str:

@@ -90,7 +90,9 @@ def test_a_single_sub_band_of_identical_visits_is_not_warned_of(tmp_path: Path) 
     assert np.isfinite(block["model"].values).all()
 
 
-def test_visits_that_are_mirrored_are_a_bad_fit_and_reported_as_such(tmp_path: Path) -> None:
+def test_visits_that_are_mirrored_are_a_bad_fit_and_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def mirrored(visit: int, image: NDArray[np.float32], mask: NDArray[np.int32]) -> None:
         image[:] = image[:, ::-1].copy()
 
@@ -110,6 +112,28 @@ def test_visits_that_are_mirrored_are_a_bad_fit_and_reported_as_such(tmp_path: P
     assert "displacements seen" in pages["right"]
     assert "mirrored, turned by" in pages["wrong"]
     assert "mirrored" not in pages["right"]
+    assert "of 9 rows" not in pages["right"]
+    monkeypatch.setattr("skyloom.flows.report.dcr_coadds.MOST_ROWS", 4)
+    assert "Visits (the first 4 of 9 rows)" in flow.report(tmp_path / "cut.html").read_text()
+
+
+def test_visits_that_are_held_out_but_known_to_the_coadd_are_named(tmp_path: Path) -> None:
+    notes, said, pages = {}, {}, {}
+    for name, without in (("apart", (3, 5)), ("known", (5,))):
+        scene = DcrScene(dcr_scene.SPREAD, **SMALL)
+        store = scene.make(tmp_path / name, held_out=without)
+        flow = dcr_coadds(store, {"bands": BANDS, "held_out": (3, 5)})
+        notes[name] = " ".join(flow.notes)
+        assert flow.run(progress=False).exit_code == 0
+        records = [store.read_record("dcr_scores", {v.VISIT: n, v.PATCH: "0-0"}) for n in (3, 5)]
+        said[name] = [bool(record and record.warnings) for record in records]
+        pages[name] = flow.report(tmp_path / f"{name}.html").read_text()
+    assert "held_out: " not in notes["apart"]
+    assert "held_out: visits 3 are part of the coadds" in notes["known"]
+    assert "selection.exclude_exposures=[3]" in notes["known"]
+    assert said == {"apart": [False, False], "known": [True, False]}
+    assert "visit 3 is part of the coadd" in pages["known"]
+    assert "is part of the coadd" not in pages["apart"]
 
 
 def test_cosmic_rays_that_survive_into_one_warp_leave_no_trace(tmp_path: Path) -> None:

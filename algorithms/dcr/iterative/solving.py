@@ -38,6 +38,7 @@ from skyloom.algorithms.dcr.patch import (
 from skyloom.algorithms.dcr.shifts import dcr_shifts
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
 from skyloom.algorithms.errors import (
+    DroppedInputWarning,
     NoBackgroundWarning,
     NoSourcesWarning,
     NotConvergedWarning,
@@ -102,6 +103,8 @@ def solve_iterative(
         If tiles have no background to tell the noise from.
     NoSourcesWarning, NoValidPixelsWarning
         If there is nothing to iterate for: the planes are equal parts of the coadd.
+    DroppedInputWarning
+        If the band has a throughput or an extinction, which the iteration does not know.
     """
     p = parameters or IterativeParameters()
     check_conditions(conditions)
@@ -129,7 +132,20 @@ def solve_iterative(
     solution = finished(setting, model, found, taper)
     warn_of_degeneracy(solution.diagnostics, p.subfilters)
     _warn(found.tiles)
+    _warn_of_light(band)
     return solution
+
+
+def _warn_of_light(band: Band) -> None:
+    """Warn of what is known of the light of a band and does not count."""
+    unused = [name for name in ("throughput", "extinction") if getattr(band, name)]
+    if unused:
+        warnings.warn(
+            f"the iteration takes light of all wavelengths for equally strong in every visit: "
+            f"{' and '.join(unused)} of band {band.name} do not count",
+            DroppedInputWarning,
+            stacklevel=3,
+        )
 
 
 def geometry_of(band: Band, table: xr.Dataset, matrix: Floats, p: IterativeParameters) -> Geometry:

@@ -33,6 +33,7 @@ from skyloom.algorithms.dcr.iterative import (
     visit_convergence,
 )
 from skyloom.algorithms.errors import (
+    DroppedInputWarning,
     ExtrapolatedTemplateWarning,
     NoSourcesWarning,
     NotConvergedWarning,
@@ -273,6 +274,35 @@ def test_inputs_stay_as_they_are(sky: Sky) -> None:
                   parameters=IterativeParameters(max_iterations=1))  # fmt: skip
     xr.testing.assert_identical(sky.warps, before[0])
     xr.testing.assert_identical(sky.template, before[1])
+
+
+@pytest.mark.filterwarnings("ignore::skyloom.algorithms.errors.NotConvergedWarning")
+def test_light_that_the_iteration_does_not_know_of_is_named(sky: Sky) -> None:
+    light = {"extinction": ((400.0, 0.3), (550.0, 0.1)),
+             "throughput": ((400.0, 0.2), (550.0, 1.0))}  # fmt: skip
+    p = IterativeParameters(max_iterations=1, min_iterations=1)
+    for named in (("extinction",), ("throughput",), ("throughput", "extinction")):
+        band = G.model_copy(update={name: light[name] for name in named})
+        with pytest.warns(DroppedInputWarning, match=f"{' and '.join(named)} of band {G.name}"):
+            solve_dcr(sky.warps, sky.table, band, sky.template, jacobian=NORTH_UP,
+                      solver="iterative", parameters=p)  # fmt: skip
+
+
+def test_flux_of_the_sum_is_kept_without_the_clamp_between_sub_bands(sky: Sky) -> None:
+    """With it, sums of planes are some per cent too bright at stars, as those of the original."""
+    near = sky.scene.near(8.0)
+    truth = float(sky.template["image"].to_numpy()[near].sum())
+    excess = []
+    for clamp in (4.0, 0.0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConvergedWarning)
+            found = solve_dcr(
+                sky.warps, sky.table, G, sky.template, jacobian=NORTH_UP, solver="iterative",
+                parameters=IterativeParameters(clamp_frequency=clamp),
+            )  # fmt: skip
+        excess.append(float(stack_planes(found.model)["image"].to_numpy()[near].sum()) / truth - 1)
+    assert 0.02 < excess[0] < 0.08
+    assert abs(excess[1]) < 0.01
 
 
 def test_parameters_that_do_not_go_together_are_refused(sky: Sky) -> None:
