@@ -185,7 +185,7 @@ def test_the_parallactic_angle_is_the_position_angle_of_the_zenith() -> None:
         )
         expected = star.position_angle(zenith).wrap_at(180 * u.deg).deg
         found = parallactic_angle(hour, declination, PLACE["latitude"])
-        assert found == pytest.approx(expected, abs=0.2)  # astronomical and geodetic zenith
+        assert found == pytest.approx(expected, abs=1e-9)
         assert np.sign(found) == np.sign(hour)
     assert parallactic_angle(0.0, -60.0, PLACE["latitude"]) == 0.0
     assert abs(parallactic_angle(0.0, 10.0, -30.0)) == pytest.approx(180.0)
