@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -27,7 +28,8 @@ from skyloom.flows.selection import (
     selected_detectors,
     selected_exposures,
 )
-from skyloom.flows.step import Input, Labels, Lookup, Same, Step
+from skyloom.flows.step import Constant, Input, Labels, Lookup, Same, Step
+from skyloom.storage.corrections import Corrections, read_corrections
 from skyloom.storage.dataset_schema import ProductSchema
 from skyloom.storage.frame_schemas import frame_schema
 from skyloom.storage.records import Label
@@ -50,6 +52,9 @@ class CalibrationParameters(Parameters):
     flat: Use = Field("auto", description="combined flat of the exposure's filter")
     gain: Use = Field("auto", description="measured gains and noises, else those of the camera")
     brighter_fatter: Use = Field("none", description="kernel of the brighter-fatter effect")
+    corrections: str | None = Field(
+        None, description="YAML file with crosstalk, linearity and defects by detector"
+    )
 
 
 PRODUCTS: Mapping[str, str] = {
@@ -96,7 +101,8 @@ def detrend(
     StoreError
         If nothing was ingested, no exposure is chosen, or a required calibration is missing.
     ConfigurationError
-        If the configuration is wrong, or selects a detector that the store does not have.
+        If the configuration or its file of corrections is wrong, or it selects a detector that
+        the store does not have.
 
     Examples
     --------
@@ -170,6 +176,8 @@ def calibration_inputs(
     ------
     StoreError
         If a required calibration is not in the store.
+    ConfigurationError
+        If the file of corrections cannot be read, or something in it is wrong.
     """
     inputs: list[Input] = []
     notes = []
@@ -193,4 +201,17 @@ def calibration_inputs(
             inputs.append(Lookup(name, product, v.EXPOSURE, v.FILTER, filters))
         else:
             inputs.append(Same(name, product))
+    if use.corrections is not None:
+        corrections = read_corrections(use.corrections, store.camera)
+        inputs += [
+            Constant(kind, partial(_correction, corrections, kind), (v.DETECTOR,))
+            for kind in corrections.kinds()
+        ]
     return tuple(inputs), tuple(notes)
+
+
+def _correction(
+    corrections: Corrections, kind: str, store: Store, block: Mapping[str, Label]
+) -> xr.Dataset:
+    """Return a correction of a block's detector; without variables if it has none."""
+    return corrections.dataset(str(block[v.DETECTOR]), kind)

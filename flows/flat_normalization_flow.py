@@ -68,6 +68,9 @@ class FlatCalibrationParameters(Parameters):
     dark: Use = Field("auto", description="combined dark, scaled by the dark time")
     gain: Use = Field("auto", description="measured gains and noises, else those of the camera")
     brighter_fatter: Use = Field("none", description="kernel of the brighter-fatter effect")
+    corrections: str | None = Field(
+        None, description="YAML file with crosstalk, linearity and defects by detector"
+    )
 
 
 class FlatNormalizationConfiguration(Parameters):

@@ -29,12 +29,19 @@ __all__ = [
 
 Inputs = Mapping[str, xr.Dataset]
 LARGE = 10**6  # pixels
-CALIBRATIONS = ("bias", "dark", "flat", "gain", "brighter_fatter")
+CALIBRATIONS = (
+    "bias", "dark", "flat", "gain", "brighter_fatter", "crosstalk", "linearity", "defects"
+)  # fmt: skip
 
 
 def detrended_frame(inputs: Inputs, parameters: ScienceDetrendParameters) -> xr.Dataset:
     """Detrend a raw exposure of one detector with the calibrations that were given."""
-    given: dict[str, Any] = {name: inputs[name] for name in CALIBRATIONS if name in inputs}
+    given: dict[str, Any] = {
+        name: inputs[name]
+        for name in CALIBRATIONS
+        # A detector of which nothing was measured has a correction without variables.
+        if name in inputs and inputs[name].data_vars
+    }
     # Frames carry the camera's name, and so do those combined of them: another's are refused.
     raw = inputs["raw"].assign_coords(camera=inputs["amplifiers"].attrs["camera"])
     return detrend_raw(raw, inputs["amplifiers"], parameters=parameters, **given)
