@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -13,11 +14,9 @@ from pydantic import Field
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.background import (
     BackgroundParameters,
-    bin_centers,
-    bin_edges,
     measure_background,
 )
-from skyloom.algorithms.errors import NoUsableDataError
+from skyloom.algorithms.errors import DroppedInputWarning, NoUsableDataError
 from skyloom.algorithms.focal_plane import box_corners, to_focal_plane
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import (
@@ -33,13 +32,16 @@ from skyloom.algorithms.sky import (
     mask_objects,
     mask_objects_beside_sky,
     sky_frame_residual,
+    sky_level_status,
     subtract_fit,
 )
 from skyloom.flows.frame_blocks import frame_quality
-from skyloom.storage.sky_schemas import BINS, BOX, FOCAL_BOX
-
-if TYPE_CHECKING:
-    pass
+from skyloom.storage.sky_products import (
+    background_of,
+    polynomials_of,
+    stored_background,
+    stored_polynomials,
+)
 
 __all__ = [
     "FrameBlockParameters",
@@ -116,38 +118,11 @@ def shared_grid(places: xr.Dataset, parameters: FocalPlaneParameters) -> xr.Data
     )
 
 
-def _to_store(background: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
-    """Return a background as its product keeps it: box and numbers of bins are scalars."""
-    scalars = dict(zip(BOX, background.attrs["box"], strict=True))
-    scalars |= dict(zip(BINS, (background.sizes[v.BIN_Y], background.sizes[v.BIN_X]), strict=True))
-    kept = background[list(names)].drop_vars([v.BIN_Y, v.BIN_X], errors="ignore")
-    units = {name: v.PIXEL if name in BOX else v.DIMENSIONLESS for name in scalars}
-    for name in ("flags", "count", "count_used", "exposure_count"):
-        if name in kept:
-            kept[name].attrs.setdefault("units", v.DIMENSIONLESS)
-    return kept.assign(
-        {name: ((), np.int32(value), {"units": units[name]}) for name, value in scalars.items()}
-    )
-
-
-def _from_store(block: xr.Dataset) -> xr.Dataset:
-    """Return a background with its bins and box as algorithms know them."""
-    box = [int(block[name]) for name in BOX]
-    numbers = [int(block[name]) for name in BINS]
-    found = block.drop_vars([*BOX, *BINS])
-    for dim, number, start, stop in zip(
-        (v.BIN_Y, v.BIN_X), numbers, box[::2], box[1::2], strict=True
-    ):
-        found = found.isel({dim: slice(0, number)})
-        found = found.assign_coords({dim: bin_centers(bin_edges(stop - start, number), start)})
-    return found.assign_attrs(box=box)
-
-
 def _each(blocks: xr.Dataset, dim: str) -> dict[Any, xr.Dataset]:
     """Return the backgrounds of several blocks by their label; empty ones are left out."""
     found = {}
     for i, label in enumerate(blocks[dim].values.tolist()):
-        found[label] = _from_store(blocks.isel({dim: i}))
+        found[label] = background_of(blocks.isel({dim: i}))
     return found
 
 
@@ -171,7 +146,7 @@ def second_sky_bins(inputs: Inputs, parameters: SecondBinsParameters) -> xr.Data
     detector = str(frame[v.DETECTOR].values)
     mask = mask_objects_beside_sky(
         frame[["image", "variance", v.MASK]],
-        _from_store(inputs["sky_frame"].isel({v.DETECTOR: 0})),
+        background_of(inputs["sky_frame"].isel({v.DETECTOR: 0})),
         _smooth_sky(sky, inputs["places"], parameters.smooth),
         _transforms(inputs["places"])[detector],
         scale=float(sky["scale"]),
@@ -196,7 +171,7 @@ def _bins_beside(
         frame[["image"]].assign({v.MASK: mask}), **dict(parameters.background)
     )
     names = ("level", "variance", "flags", "count", "count_used")
-    return _to_store(background, names).assign_coords(
+    return stored_background(background, names).assign_coords(
         masked_fraction=((), _covered(mask)),
         mask_passes=((), passes),
     )
@@ -205,37 +180,11 @@ def _bins_beside(
 def _smooth_sky(sky: xr.Dataset, places: xr.Dataset, smooth: SmoothSkyParameters) -> xr.Dataset:
     """Return the smooth sky of an exposure as algorithms know it, from its block."""
     if smooth.cells is None:
-        return _polynomials(sky)
+        return polynomials_of(sky)
     grid = shared_grid(places, smooth.cells)
     model = grid.assign({name: sky[name] for name in ("level", "variance", "flags")})
     model.attrs["interpolation"] = smooth.cells.interpolation
     return model
-
-
-def _polynomials(block: xr.Dataset) -> xr.Dataset:
-    """Return polynomials and steps as algorithms know them, from the block that keeps them."""
-    found = block.assign_attrs(
-        focal_box=[float(block[name]) for name in FOCAL_BOX], focal_box_units=v.MILLIMETRE
-    ).set_coords(["degree_x", "degree_y"])
-    steps = found.get("step")
-    if steps is None:
-        return found.assign(step=("group", np.empty(0))).assign_coords(group=np.empty(0, "U1"))
-    found = found.drop_vars("step").assign(step=("group", steps.values))
-    return found.assign_coords(group=steps[v.DETECTOR].values)
-
-
-def _stored_polynomials(model: xr.Dataset, *, steps: bool) -> xr.Dataset:
-    """Return polynomials and steps as products keep them."""
-    edges = {
-        name: ((), edge, {"units": v.MILLIMETRE})
-        for name, edge in zip(FOCAL_BOX, model.attrs["focal_box"], strict=True)
-    }
-    found = model.reset_coords(["degree_x", "degree_y"]).assign(edges)
-    for name in ("degree_x", "degree_y"):
-        found[name].attrs.setdefault("units", v.DIMENSIONLESS)
-    values = found["step"].values
-    found = found.drop_vars(["step", "group"])
-    return found.assign(step=(v.DETECTOR, values, {"units": v.ELECTRON})) if steps else found
 
 
 def bins_quality(block: xr.Dataset) -> Mapping[str, Any]:
@@ -271,7 +220,7 @@ def focal_plane(inputs: Inputs, parameters: SmoothSkyParameters) -> xr.Dataset:
         return planes.drop_vars(list(planes.coords)).assign(scalars)
     with_steps = parameters.steps == "detector"
     names = ["coefficients", "step", *([v.DETECTOR] if with_steps else [])]
-    stored = _stored_polynomials(found.model[names], steps=with_steps)
+    stored = stored_polynomials(found.model[names], steps=with_steps)
     return stored.assign(scalars)
 
 
@@ -287,23 +236,30 @@ def sky_frame(inputs: Inputs, parameters: FrameBlockParameters) -> xr.Dataset:
     transform = _transforms(places)[detector]
     common = [e for e in bins[v.EXPOSURE].values if e in skies[v.EXPOSURE].values]
     backgrounds = _each(bins.sel({v.EXPOSURE: common}), v.EXPOSURE)
-    residuals = []
+    residuals, left_out = [], []
     for exposure, background in backgrounds.items():
         sky = skies.sel({v.EXPOSURE: exposure})
         model = _smooth_sky(sky, places, parameters.smooth)
+        scale, sigma = float(sky["scale"]), float(sky["scale_sigma"])
+        status = sky_level_status(scale, sigma)
+        if status != v.SkyLevelStatus.OK:
+            left_out.append(f"{exposure} ({status.name}: {scale:.4g} ± {sigma:.2g} electron)")
         residuals.append(
             sky_frame_residual(
-                background,
-                model,
-                transform,
-                scale=float(sky["scale"]),
-                scale_sigma=float(sky["scale_sigma"]),
-                detector=detector,
+                background, model, transform, scale=scale, scale_sigma=sigma, detector=detector
             ).assign_coords({v.EXPOSURE: exposure})
         )
+    if left_out:
+        warnings.warn(
+            f"the sky of exposures {', '.join(left_out)} is no measure of a pattern: they are "
+            f"not in the sky frame of {detector}",
+            DroppedInputWarning,
+            stacklevel=2,
+        )
     frame = average_backgrounds(residuals, parameters=parameters.average)
-    return _to_store(frame, ("level", "variance", "flags", "exposure_count")).assign_coords(
-        id=f"sky frame of {detector} from {len(residuals)} exposures"
+    used = len(residuals) - len(left_out)
+    return stored_background(frame, ("level", "variance", "flags", "exposure_count")).assign_coords(
+        id=f"sky frame of {detector} from {used} exposures"
     )
 
 
@@ -344,7 +300,7 @@ def sky_fit(inputs: Inputs, parameters: SolveScaleParameters) -> xr.Dataset:
     smooth = fit_visit_background(chosen, transforms, focal_box=box, parameters=parameters)
     electron = {"units": v.ELECTRON}
     scalars = {"level": ((), level, electron), "rms_before": ((), float(smooth["rms"]), electron)}
-    found = _stored_polynomials(fit, steps=parameters.steps == "detector").assign(scalars)
+    found = stored_polynomials(fit, steps=parameters.steps == "detector").assign(scalars)
     found["status"].attrs.setdefault("units", v.DIMENSIONLESS)
     return found
 
@@ -379,8 +335,8 @@ def sky_subtracted(inputs: Inputs, parameters: SubtractSkyParameters) -> xr.Data
     less: xr.Dataset
     less, layers = subtract_fit(
         frame,
-        _polynomials(fit),
-        sky_frame=_from_store(inputs["sky_frame"]),
+        polynomials_of(fit),
+        sky_frame=background_of(inputs["sky_frame"]),
         transform=_transforms(places)[detector],
         detector=detector,
         smooth=not parameters.undo_smooth,

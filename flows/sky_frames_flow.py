@@ -171,8 +171,18 @@ def _smooth_sky(
     solve, given = configuration.solve, configuration.focal_plane
     if solve.steps == "type":
         raise ConfigurationError("solve.steps: cameras have no detector types; use detector")
+    if solve.mode == "compat":
+        raise ConfigurationError(
+            "solve.mode: compat fits samples of a sky frame alone (`solve_scales`), and the flow "
+            "smooth sky beside it: use joint"
+        )
+    if solve.order is None:
+        raise ConfigurationError(
+            "solve.order: without a smooth sky exposures have no level that a sky frame is in "
+            "units of: give 0 or more"
+        )
     if given is None:
-        return SmoothSkyParameters(order=solve.order or 0, steps=solve.steps)
+        return SmoothSkyParameters(order=solve.order, steps=solve.steps)
     pixel = 1e-3 * float(store.camera.pixel_size or 0.0)
     places = geometry(store, {})
     shapes = dict(zip(places[v.DETECTOR].values, places["shape"].values.tolist(), strict=True))
@@ -219,8 +229,8 @@ def _steps(
     by_filter: dict[Label, Labels] = dict(filters.items())
     filter_of: dict[Label, Label] = {e: name for name, each in filters.items() for e in each}
     frame = {v.EXPOSURE: exposures, v.DETECTOR: detectors}
-    order, steps = configuration.solve.order, configuration.solve.steps == "detector"
-    terms = 0 if order is None else (order + 1) * (order + 2) // 2
+    order, steps = configuration.solve.order or 0, configuration.solve.steps == "detector"
+    terms = (order + 1) * (order + 2) // 2
     among = (v.FILTER, by_filter)
     minimum = configuration.minimum_exposures
     longest = max(map(len, filters.values()))
@@ -241,7 +251,7 @@ def _steps(
         focal_plane_sky_schema(cells=smooth.cells is not None, steps=steps),
         frame if steps else {v.EXPOSURE: exposures},
         (Reduction("bins", "sky_bins", v.DETECTOR), PLACES),
-        sizes=_cells(store, smooth.cells) if smooth.cells else {v.COEFFICIENT: max(terms, 1)},
+        sizes=_cells(store, smooth.cells) if smooth.cells else {v.COEFFICIENT: terms},
         memory_bytes=20 * bins_step.write_bytes * len(detectors),
         read_bytes=bins_step.write_bytes * len(detectors),
         quality=focal_plane_quality,
@@ -276,7 +286,7 @@ def _steps(
             Same("sky", "focal_plane_sky"),
             PLACES,
         ),
-        sizes={v.COEFFICIENT: max(terms, 1), f"{v.COEFFICIENT}_2": max(terms, 1)},
+        sizes={v.COEFFICIENT: terms, f"{v.COEFFICIENT}_2": terms},
         memory_bytes=math.ceil(40 + 16 * terms) * 8 * math.prod(bins.values()) * len(detectors),
         read_bytes=2 * bins_step.write_bytes * len(detectors),
         quality=fit_quality,

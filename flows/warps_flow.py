@@ -212,7 +212,7 @@ def _step(
         attrs={"sky_map": configuration.sky_map.model_dump(mode="json")},
         # What detectors are merged into, the warp of one of them at a time, and its frame with what
         # is made of it on the way.
-        memory_bytes=33 * pixels + 40 * own,
+        memory_bytes=34 * pixels + 40 * own,
         read_bytes=12 * own * most,
         quality=warp_quality,
         only=frozenset(touched),

@@ -52,10 +52,11 @@ def export(
     product : str
         Its name.
     path : path
-        The file; for raw exposures, and for the reference's layout of several detectors, a
-        directory with one file each.
+        The file; for raw exposures, sky frames in FITS, and the reference's layout of several
+        detectors, a directory with one file each.
     format : {"ecsv", "csv", "parquet", "fits", "reference"}, optional
-        By default what the suffix of the path says; ``fits`` for raw exposures.
+        By default what the suffix of the path says; ``fits`` for raw exposures and for sky
+        frames whose path has none.
     overwrite : bool
         Replace files that exist.
 
@@ -76,7 +77,8 @@ def export(
         medium refuses.
     """
     target = Path(path).expanduser()
-    chosen = format or ("fits" if product == "raw" else target.suffix.removeprefix("."))
+    images = product == "raw" or (product == "sky_frame" and not target.suffix)
+    chosen = format or ("fits" if images else target.suffix.removeprefix("."))
     if chosen not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {chosen!r}")
     if (product == "raw" and chosen != "fits") or (chosen == "reference" and product != "ptc"):
@@ -90,6 +92,8 @@ def export(
     with medium_errors(f"export to {target}"):
         if product == "raw":
             return list(_export_raw(store, target, provenance, overwrite))
+        if product == "sky_frame" and chosen == "fits":
+            return list(_export_sky_frames(store, target, provenance, overwrite))
         if chosen == "reference":
             return list(_export_reference(store, target, overwrite))
         return [
@@ -244,6 +248,23 @@ def _raw_writer(
         write_raw_fits(path, store.camera, raws, keys)
 
     return write
+
+
+def _export_sky_frames(
+    store: Store, target: Path, provenance: Mapping[str, Any], overwrite: bool
+) -> Iterator[Path]:
+    """Write each sky frame as an exposure of bins, as other software keeps backgrounds."""
+    from skyloom.storage.sky_frame_fits import write_sky_frame
+    from skyloom.storage.sky_products import load_sky_frame
+
+    labels = store.chunks("sky_frame").layout.labels
+    for row, column in np.argwhere(store.done("sky_frame")):
+        name, detector = str(labels[v.FILTER][row]), str(labels[v.DETECTOR][column])
+        frame = load_sky_frame(store, name, detector)
+        header = {"FILTER": name, "DETECTOR": detector}
+        header |= {f"skyloom {key}": value for key, value in provenance.items()}
+        place = target / f"{_safe(name)}_{_safe(detector)}.fits"
+        yield write_sky_frame(place, frame, header=header, overwrite=overwrite)
 
 
 def _export_reference(store: Store, target: Path, overwrite: bool) -> Iterator[Path]:

@@ -74,7 +74,7 @@ def frames_store(folder: Path) -> None:
     index = most_turned()
     chosen: dict[str, Any] = {"sky_map": SURVEY.sky_map, "selection": {"exposures": (index + 1,)}}
     flow = warps(store, chosen)
-    (step,) = flow.steps
+    step = next(step for step in flow.steps if step.name == "warps")
     detectors = step.inputs[0].chosen({v.VISIT: index + 1, v.PATCH: PATCH})
     tract = make_skymap(SkyMapParameters.model_validate(SURVEY.sky_map))[0]
     angle, middle, centers = placement(SURVEY)

@@ -169,6 +169,25 @@ def test_an_exposure_masked_everywhere_is_left_out_and_says_so(
     assert_others_as_without(store, without)
 
 
+def test_an_exposure_without_light_is_not_in_the_frame_and_is_named(
+    detrended: Store, without: Store, tmp_path: Path
+) -> None:
+    store = copied(detrended, tmp_path / "store")
+    for block in frames([BAD]):
+        change(store, "detrended", block, lambda frame: even(frame, -20.0))
+    run(store, MOON)
+    for detector in DETECTORS:
+        block = {"physical_filter": "r", "detector": detector}
+        record = store.read_record("sky_frame", block)
+        assert record is not None
+        (warning,) = [str(found) for found in record.warnings if "no measure" in str(found)]
+        assert f"the sky of exposures {BAD} (NONPOSITIVE: -20 ±" in warning
+        assert f"they are not in the sky frame of {detector}" in warning
+        frame, other = (each.read_block("sky_frame", block) for each in (store, without))
+        assert str(frame["id"].values) == str(other["id"].values)
+        np.testing.assert_array_equal(frame["level"], other["level"])
+
+
 def saturated(frame: xr.Dataset) -> xr.Dataset:
     return frame.assign({v.MASK: frame[v.MASK] | v.MASK_PLANES["SAT"]})
 

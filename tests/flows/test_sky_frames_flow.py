@@ -19,6 +19,9 @@ from skyloom.algorithms.sky import (
     SmoothSkyParameters,
     exposure_residuals,
     mask_objects_beside_sky,
+    measure_scale,
+    subtract_fit,
+    subtract_sky_frame,
 )
 from skyloom.flows import detrend, sky_frames
 from skyloom.flows.camera_constants import detector_transforms, geometry
@@ -27,11 +30,13 @@ from skyloom.flows.sky_blocks import (
     SecondBinsParameters,
     SkyBinsParameters,
     _focal_box,
-    _from_store,
     focal_plane,
     second_sky_bins,
     sky_bins,
 )
+from skyloom.storage.exports import export
+from skyloom.storage.sky_frame_fits import read_sky_frame
+from skyloom.storage.sky_products import background_of, load_sky_fit, load_sky_frame
 from skyloom.storage.store import Store, create_store, open_store
 
 MEASURED = 5
@@ -103,6 +108,32 @@ def test_a_thousandth_of_the_sky_is_left_at_most(sky: Any, solved: Store) -> Non
     assert (np.abs(np.mean(left, axis=1)) < 5e-4).all()
 
 
+def test_functions_take_the_frames_and_fits_of_a_flow(solved: Store) -> None:
+    exposure = int(solved.labels("detrended")["exposure"][0])
+    block = {"exposure": exposure, "detector": "S11"}
+    image, after = (solved.read_block(name, block) for name in ("detrended", "sky_subtracted"))
+    frame, fit = load_sky_frame(solved, "r", "S11"), load_sky_fit(solved, exposure)
+    transform = detector_transforms(solved.camera)["S11"]
+    less, _ = subtract_fit(image, fit, sky_frame=frame, transform=transform, detector="S11")
+    np.testing.assert_array_equal(less["image"], after["image"])
+    less, _ = subtract_sky_frame(image, frame, 100.0)
+    assert less["image"].shape == image["image"].shape
+    assert np.isfinite(measure_scale(image, frame)["template"]).any()
+    with pytest.raises(ConfigurationError, match="S10"):
+        subtract_sky_frame(image, load_sky_frame(solved, "r", "S10"), 100.0)
+
+
+def test_frames_are_exported_as_exposures_of_bins(solved: Store, tmp_path: Path) -> None:
+    written = export(solved, "sky_frame", tmp_path / "frames")
+    names = solved.labels("sky_frame")["detector"]
+    assert sorted(path.name for path in written) == sorted(f"r_{name}.fits" for name in names)
+    for name in names:
+        found = read_sky_frame(tmp_path / "frames" / f"r_{name}.fits")
+        assert found.identical(load_sky_frame(solved, "r", str(name)))
+    with pytest.raises(StoreError, match="exists: choose another name"):
+        export(solved, "sky_frame", tmp_path / "frames")
+
+
 def test_exposures_keep_variance_and_mask(solved: Store) -> None:
     exposure = int(solved.labels("detrended")["exposure"][0])
     block = {"exposure": exposure, "detector": "S11"}
@@ -141,7 +172,7 @@ def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Stor
     frame = solved.read_block("detrended", block)
     transforms = detector_transforms(solved.camera)
     first = {
-        name: _from_store(solved.read_block("first_sky_bins", block | {"detector": name}))
+        name: background_of(solved.read_block("first_sky_bins", block | {"detector": name}))
         for name in transforms
     }
     smooth = exposure_residuals(
@@ -153,7 +184,7 @@ def test_objects_are_found_beside_the_first_sky_as_the_functions_do(solved: Stor
     first_frame = solved.read_block("first_sky_frame", {"physical_filter": "r", "detector": "S01"})
     mask = mask_objects_beside_sky(
         frame,
-        _from_store(first_frame),
+        background_of(first_frame),
         smooth.model,
         transforms["S01"],
         scale=smooth.scale,
@@ -267,3 +298,18 @@ def test_what_cannot_be_done_is_said_with_a_remedy(sky_store: Store, tmp_path: P
         sky_frames(sky_store)
     with pytest.raises(ConfigurationError, match="unknown key; did you mean 'objects'"):
         sky_frames(sky_store, {"object": {}})
+
+
+@pytest.mark.parametrize(
+    ("solve", "remedy"),
+    [
+        ({"mode": "compat"}, r"solve\.mode: .* use joint"),
+        ({"order": None}, r"solve\.order: .* give 0 or more"),
+        ({"steps": "type"}, r"solve\.steps: .* use detector"),
+    ],
+)
+def test_fits_that_the_flow_cannot_make_are_refused(
+    solved: Store, solve: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=remedy):
+        sky_frames(solved, {"solve": solve})
