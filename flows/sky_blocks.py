@@ -168,7 +168,7 @@ def _bins_beside(
 ) -> xr.Dataset:
     """Return what a mask leaves of a frame in bins, as its product keeps it."""
     background = measure_background(
-        frame[["image"]].assign({v.MASK: mask}), **dict(parameters.background)
+        frame[["image", "variance"]].assign({v.MASK: mask}), **dict(parameters.background)
     )
     names = ("level", "variance", "flags", "count", "count_used")
     return stored_background(background, names).assign_coords(

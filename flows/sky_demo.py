@@ -177,9 +177,7 @@ def compare_levels(store: Store, night: SimulatedNight) -> xr.Dataset:
     -------
     Dataset, (exposure)
         ``truth`` and ``level`` (electron, of the gains that the camera states), ``ratio`` =
-        scale of the sky frame / level, and its standard error ``ratio_sigma``. A frame lacks what
-        the smooth sky took of the pattern, so that the ratio is a little above 1, but the same for
-        all exposures.
+        scale of the sky frame / level, and its standard error ``ratio_sigma``.
     """
     fit = store["sky_fit"].isel({v.EXPOSURE: store.done("sky_fit")}).load()
     true = night.plan["level"].sel({v.EXPOSURE: fit[v.EXPOSURE]}).to_numpy()

@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import xarray as xr
 from pydantic import Field
 
 from skyloom.algorithms import vocabulary as v
-from skyloom.algorithms.background import BackgroundParameters, bin_count
+from skyloom.algorithms.amplifiers import amplifier_rows, trimmed_shape
+from skyloom.algorithms.background import BackgroundParameters, bin_count, measure_background
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
 from skyloom.algorithms.sky import (
@@ -105,7 +108,9 @@ class SkyFramesConfiguration(Parameters):
         AverageParameters(), description="how exposures are averaged to a frame"
     )
     solve: SolveScaleParameters = Field(
-        SolveScaleParameters(order=2), description="how sky frame and smooth sky are fitted"
+        SolveScaleParameters(order=2),
+        description="how sky frame and smooth sky are fitted; template_noise is not corrected for: "
+        "exposures are part of their frame, and share its noise",
     )
     undo_smooth: bool = Field(
         False,
@@ -158,10 +163,29 @@ ingest exposures first (skyloom ingest)
     exposures = tuple(int(e) for e in table[v.EXPOSURE].values if int(e) in known)
     if not exposures:
         raise StoreError(f"{store.url} has no detrended exposures among those selected")
+    _check_bins(store, configuration.background, detectors)
     smooth = _smooth_sky(store, configuration, detectors)
     filters = exposures_by_filter(table, exposures)
     steps = _steps(store, configuration, smooth, exposures, detectors, filters)
     return Flow("sky_frames", store, steps, configuration)
+
+
+def _check_bins(store: Store, background: BackgroundParameters, detectors: Labels) -> None:
+    """Raise ConfigurationError if detectors cannot be binned so, before any of them is."""
+    for rows, columns in {
+        trimmed_shape(amplifier_rows(store.camera.amplifiers(str(name)))) for name in detectors
+    }:
+        empty = xr.Dataset(
+            {
+                "image": ((v.Y, v.X), np.zeros((rows, columns), np.float32)),
+                "variance": ((v.Y, v.X), np.ones((rows, columns), np.float32)),
+                v.MASK: ((v.Y, v.X), np.zeros((rows, columns), np.int32), v.mask_attributes()),
+            }
+        )
+        try:
+            measure_background(empty, **dict(background))
+        except (ConfigurationError, ValueError, KeyError) as error:
+            raise ConfigurationError(f"background: {error.args[0]}") from error
 
 
 def _smooth_sky(
@@ -277,7 +301,9 @@ def _steps(
         bins_step = _second_bins(bins_step, configuration, smooth, filter_of, pixels)
     fit_step = Step(
         sky_fit,
-        configuration.solve,
+        # An exposure is part of its frame: what the frame's noise takes from the scale, the noise
+        # that both share gives back.
+        configuration.solve.model_copy(update={"template_noise": False}),
         sky_fit_schema(steps=steps),
         {v.EXPOSURE: exposures, v.DETECTOR: detectors},
         (

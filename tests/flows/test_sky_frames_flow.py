@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,6 @@ MEASURED = 5
 @pytest.fixture(scope="module")
 def solved(sky: Any, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return a store in which the flow was run; calibrations are true."""
-    import shutil
-
     night, place = sky
     copy = tmp_path_factory.mktemp("solved") / "store"
     shutil.copytree(place, copy)
@@ -96,6 +95,8 @@ def test_scales_follow_the_sky_within_their_errors(sky: Any, solved: Store) -> N
     assert (fit["status"] == v.ScaleStatus.OK).all()
     pulls = (fit["scale"] - fit["level"]) / fit["scale_sigma"]
     assert (np.abs(pulls) < 5).all()
+    # An exposure shares its noise with the frame that it is part of: its scale is not biased.
+    assert float((fit["scale"] / true).mean()) == pytest.approx(1.0, abs=1e-3)
     np.testing.assert_allclose(fit["level"], true, rtol=0.03)
     assert (fit["rms"] < 0.35 * fit["rms_before"]).all()
 
@@ -268,8 +269,6 @@ def test_the_report_shows_frames_scales_and_residuals(solved: Store, tmp_path: P
 
 
 def test_a_lost_detector_of_one_exposure_costs_only_itself(sky: Any, tmp_path: Path) -> None:
-    import shutil
-
     night, place = sky
     shutil.copytree(place, tmp_path / "store")
     store = open_store(tmp_path / "store")
@@ -313,3 +312,30 @@ def test_fits_that_the_flow_cannot_make_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=remedy):
         sky_frames(solved, {"solve": solve})
+
+
+@pytest.mark.parametrize(
+    ("background", "what"),
+    [
+        ({"median_filter": 2}, "background: median_filter must be odd, got 2"),
+        ({"bins": [1000, 1000]}, "background: .*1000"),
+        ({"reject": ["FOO"]}, "background: .*FOO"),
+    ],
+)
+def test_bins_that_detectors_cannot_have_are_refused(
+    solved: Store, background: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        sky_frames(solved, {"background": background})
+
+
+def test_variances_of_bins_may_be_those_of_frames(solved: Store, tmp_path: Path) -> None:
+    shutil.copytree(solved.url, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    settings = {"background": {"variance_from": "input"}, "passes": 1}
+    assert sky_frames(store, settings).run(progress=False).exit_code == 0
+    block = {"exposure": int(store.labels("detrended")["exposure"][0]), "detector": "S11"}
+    ours, scatter = (each.read_block("sky_bins", block)["variance"] for each in (store, solved))
+    ratio = float((ours / scatter).median())
+    assert 0.8 < ratio < 1.2
+    assert ratio != 1.0

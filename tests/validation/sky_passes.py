@@ -43,7 +43,7 @@ def measure() -> list[Row]:
 def _twice() -> list[Row]:
     """Return the rows of the flow, its objects found once and twice."""
     simulated = sky_night.sky_night(NIGHT)
-    errors, left, offsets = {}, {}, {}
+    errors, left, offsets, scales = {}, {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(sky_night.make_store(Path(folder), simulated))
         sky_night.write_true_calibrations(store, simulated)
@@ -54,6 +54,9 @@ def _twice() -> list[Row]:
             sky = sky_night.sky_left(store, simulated)
             left[passes] = float(np.std(sky, axis=1).max())
             offsets[passes] = float(np.abs(np.mean(sky, axis=1)).max())
+            fit = store["sky_fit"].load()
+            true = simulated.plan["level"].sel(exposure=fit["exposure"].values).values
+            scales[passes] = (fit["scale"] / true).values - 1.0
     what = f"flow, {NIGHT} dithered exposures of 6 detectors of 512²"
     return [
         at_most(f"{what}: error of frames over the pattern (objects found once: {errors[1]:.3f})",
@@ -62,6 +65,10 @@ def _twice() -> list[Row]:
                 left[2], 1e-3, "of the sky", ".1e"),
         at_most(f"{what}: mean sky left, the worst exposure (once: {offsets[1]:.1e})",
                 offsets[2], 1e-3, "of the sky", ".1e"),
+        at_most(f"{what}: mean of scale / truth - 1, of frames that are made of these exposures",
+                abs(float(scales[2].mean())), 1e-3, "", ".1e"),
+        at_most(f"{what}: largest of |scale / truth - 1|",
+                float(np.abs(scales[2]).max()), 1e-3, "", ".1e"),
     ]  # fmt: skip
 
 
