@@ -104,7 +104,8 @@ def input_variance(
     for y in range(box[0], box[1]):
         for x in range(box[2], box[3]):
             if abs(np.float64(block[i]) - center) <= half_width:
-                total += np.float64(variance[y, x])
+                found = np.float64(variance[y, x])
+                total += found if found >= 0.0 else NAN  # the bin is flagged
             i += 1
     return total
 

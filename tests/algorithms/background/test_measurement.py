@@ -185,6 +185,17 @@ def test_variance_of_the_level_may_come_from_the_input():
     xr.testing.assert_equal(independent["level"], scatter["level"])
 
 
+@pytest.mark.parametrize("bad", [-1.0, np.nan])
+def test_a_bin_with_a_variance_that_cannot_be_is_flagged(bad: float):
+    given = exposure()
+    given["variance"].values[3, 4] = bad
+    found = measure_background(given, variance_from="input")
+    flagged = (found["flags"].values & v.BinFlag.BAD_VARIANCE) != 0
+    assert flagged[0, 0]
+    assert flagged.sum() == 1
+    assert np.isnan(found["variance"].values[0, 0])
+
+
 def test_the_median_filter_replaces_a_lonely_bin_and_says_so():
     level = np.full((5, 5), 10.0)
     level[2, 2] = 50.0

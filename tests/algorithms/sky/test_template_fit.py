@@ -221,3 +221,71 @@ def test_a_correction_takes_off_the_sky_of_all_templates(mosaics, patterns):
         quality[number] = correction.quality.sel(stage="after")
     assert float(quality[2]["large_scale_rms"]) < 0.3 * float(quality[1]["large_scale_rms"])
     assert float(quality[2]["detector_rms"]) < 1.0
+
+
+@pytest.mark.parametrize("exposures", [3, 8])
+def test_an_exposure_shares_its_noise_with_the_frame_that_it_is_part_of(exposures):
+    """Own noise raises the scale as much as the noise of the frame lowers it; another's does not.
+
+    The frame is noisy: its variance is 4 % and 1.5 % of its pattern's.
+    """
+    rng = np.random.default_rng(3)
+    pattern = {name: rng.normal(0.0, 0.01, (12, 12)) for name in NAMES}
+    transforms = {
+        name: np.array([[1.0, 0.0, 100.0 * (index % 3)], [0.0, 1.0, 100.0 * (index // 3)]])
+        for index, name in enumerate(NAMES)
+    }
+    levels = rng.uniform(500.0, 2000.0, exposures)
+    errors = 0.003 * np.sqrt(1000.0 / levels)  # relative, of bins
+
+    def drawn(level, error):
+        return {
+            name: xr.Dataset(
+                {
+                    "level": (DIMS, level * (1.0 + p + rng.normal(0.0, error, p.shape))),
+                    "variance": (DIMS, np.full(p.shape, (level * error) ** 2)),
+                    "count": (DIMS, np.full(p.shape, 64)),
+                },
+                attrs={"box": [0, 96, 0, 96]},
+            )
+            for name, p in pattern.items()
+        }
+
+    def ratio(given, frames, level, corrected):
+        fit = fit_visit_background(
+            given, transforms, sky_frames=frames, level=level,
+            parameters=SolveScaleParameters(order=0, template_noise=corrected),
+        )  # fmt: skip
+        return float(fit["scale"]) / level - 1.0
+
+    found = {key: [] for key in ("own", "own, corrected", "other", "other, corrected")}
+    for _ in range(40):
+        taken = [drawn(level, error) for level, error in zip(levels, errors, strict=True)]
+        weights = errors**-2.0 / np.sum(errors**-2.0)
+        frames = {
+            name: xr.Dataset(
+                {
+                    "level": (
+                        DIMS,
+                        sum(
+                            w * (one[name]["level"].values / level - 1.0)
+                            for w, one, level in zip(weights, taken, levels, strict=True)
+                        ),
+                    ),
+                    "variance": (DIMS, np.full((12, 12), 1.0 / np.sum(errors**-2.0))),
+                },
+                attrs={"box": [0, 96, 0, 96]},
+            )
+            for name in NAMES
+        }
+        other = drawn(levels[0], errors[0])
+        for key, given in (("own", taken[0]), ("other", other)):
+            found[key].append(ratio(given, frames, levels[0], corrected=False))
+            found[f"{key}, corrected"].append(ratio(given, frames, levels[0], corrected=True))
+    means = {key: np.mean(values) for key, values in found.items()}
+    sigmas = {key: np.std(values) / np.sqrt(len(values)) for key, values in found.items()}
+    noise = 1.0 / np.sum(errors**-2.0) / 0.01**2
+    assert abs(means["own"]) < 3 * sigmas["own"]
+    assert abs(means["other, corrected"]) < 3 * sigmas["other, corrected"]
+    for key in ("own", "other"):
+        assert means[f"{key}, corrected"] - means[key] == pytest.approx(noise, rel=0.15)
