@@ -8,10 +8,13 @@ A file says it by detector and amplifier, in the names of the camera::
           A: {B: 1.2e-4, C: -3e-5}
         linearity:              # added to signals, adu above overscan and bias, between the knots
           A: {signal: [0, 20000, 60000], correction: [0, 12.5, -80]}
-          B: {polynomial: [-2e-8]}   # or: the signal is s - 2e-8 s^2
+          B: {signal: [0, 30000, 60000], correction: [0, 8, -70]}
         defects:                # half-open boxes in trimmed pixels
           - {y: [0, 4096], x: [17, 18]}
         mask: S00_bad.fits      # or an image of that size whose pixels that are not 0 are bad
+
+In place of knots all amplifiers may have ``polynomial: [c0, c1, ...]``: a signal s then is
+s + c0 s^2 + c1 s^3 + ...
 """
 
 from __future__ import annotations
@@ -187,13 +190,14 @@ def _detectors(document: YamlDocument, camera: Camera) -> dict[str, Any]:
         problem = Problem((), "corrections are a mapping with the one key `detectors`")
         report(document, [problem])
     assert isinstance(named, dict)  # report raised otherwise
+    named = {str(name): said for name, said in named.items()}  # YAML reads 12 as a number
     known = camera.detector_names()
     report(
         document,
         [
             Problem(
-                ("detectors", str(name)),
-                f"camera {camera.name} has no such detector{suggestion(str(name), known)}",
+                ("detectors", name),
+                f"camera {camera.name} has no such detector{suggestion(name, known)}",
             )
             for name in named
             if name not in known
