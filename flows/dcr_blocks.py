@@ -76,7 +76,7 @@ OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges"
 OF_NOISE = ("noise_place", "level_covariance", "visit_psf", "noise_covariance")
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
                "dispersion_x")  # fmt: skip
-OF_LINEAR = ("condition_number", *(f"geometry_{name}" for name in FIGURES))
+OF_SOME = ("condition_number", *(f"geometry_{name}" for name in FIGURES))
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
                  "latitude", "height")  # fmt: skip
 
@@ -323,7 +323,7 @@ def stored_model(
         ("smallest_spread", smallest),
         ("largest_spread", largest),
         ("colour_error", told["moment_sigma"]),
-        *((name, told.get(name, np.nan)) for name in OF_LINEAR),
+        *((name, told.get(name, np.nan)) for name in OF_SOME),
         ("adherence", model.attrs.get("adherence", np.nan)),
     ):  # fmt: skip
         kept[name] = ((), float(value))

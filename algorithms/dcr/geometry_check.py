@@ -127,7 +127,7 @@ def warn_of_geometry(diagnostics: xr.Dataset) -> None:
     Parameters
     ----------
     diagnostics : Dataset
-        With `geometry_figures`; its ``status`` is changed.
+        With `geometry_figures`, if they are known; its ``status`` is changed.
 
     Examples
     --------
@@ -135,6 +135,8 @@ def warn_of_geometry(diagnostics: xr.Dataset) -> None:
     >>> table = {f"geometry_{name}": value for name, value in figures.items()}
     >>> warn_of_geometry(xr.Dataset(table))
     """
+    if f"geometry_{FIGURES[0]}" not in diagnostics:
+        return
     angle, error, mirrored, gain, contrast = (
         float(diagnostics[f"geometry_{name}"]) for name in FIGURES
     )

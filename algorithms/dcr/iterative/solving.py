@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.geometry import check_conditions
+from skyloom.algorithms.dcr.geometry_check import geometry_figures, warn_of_geometry
 from skyloom.algorithms.dcr.identifiability import warn_of_degeneracy
 from skyloom.algorithms.dcr.iterative.clamps import model_taper
 from skyloom.algorithms.dcr.iterative.finishing import (
@@ -27,6 +28,7 @@ from skyloom.algorithms.dcr.iterative.forward import Geometry, predict_visit, pr
 from skyloom.algorithms.dcr.iterative.iteration import Iterated, IterativeTile, iterate_tile
 from skyloom.algorithms.dcr.iterative.parameters import IterativeParameters
 from skyloom.algorithms.dcr.model import init_model
+from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import (
     DcrSolution,
     Rows,
@@ -37,6 +39,7 @@ from skyloom.algorithms.dcr.patch import (
 )
 from skyloom.algorithms.dcr.shifts import dcr_shifts
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
+from skyloom.algorithms.dcr.transfer import point_spreads
 from skyloom.algorithms.errors import (
     DroppedInputWarning,
     NoBackgroundWarning,
@@ -49,6 +52,8 @@ __all__ = ["geometry_of", "predict_iterative", "solve_iterative"]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
+ADHERENCE: Final = 1e-5
+"""Prior on the difference to the coadd where displacements are put to the test."""
 SPLINE: Final = 12
 """Pixels that the coefficients of splines reach."""
 
@@ -98,7 +103,8 @@ def solve_iterative(
     DegenerateGeometryWarning
         If the visits hardly differ in dispersion.
     NotConvergedWarning
-        If tiles reach their last iteration, or diverge.
+        If tiles reach their last iteration or diverge, or visits show light dispersed another way
+        than their geometry says; that needs their PSFs.
     NoBackgroundWarning
         If tiles have no background to tell the noise from.
     NoSourcesWarning, NoValidPixelsWarning
@@ -130,10 +136,24 @@ def solve_iterative(
         found.add(tile, one)
     setting = Setting(warps, template, table, band, matrix, geometry, p)
     solution = finished(setting, model, found, taper)
-    warn_of_degeneracy(solution.diagnostics, p.subfilters)
+    diagnostics = solution.diagnostics.assign(_geometry(setting))
+    warn_of_degeneracy(diagnostics, p.subfilters)
     _warn(found.tiles)
     _warn_of_light(band)
-    return solution
+    warn_of_geometry(diagnostics)
+    return solution._replace(diagnostics=diagnostics)
+
+
+def _geometry(setting: Setting) -> dict[str, float]:
+    """Return what the diagnostics say of the geometry; nothing where no PSF is known."""
+    warps = setting.warps
+    if "psf" not in warps and "psf_fwhm" not in warps:
+        return {}
+    return geometry_figures(
+        warps, setting.template, setting.band, setting.table, setting.matrix,
+        point_spreads(warps, match=True), LinearParameters(), ADHERENCE,
+        np.ones(warps.sizes[v.VISIT], bool),
+    )  # fmt: skip
 
 
 def _warn_of_light(band: Band) -> None:

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr import LinearParameters, solve_dcr
-from skyloom.algorithms.dcr.geometry_check import SURE, GeometryCheck, check_geometry
+from skyloom.algorithms.dcr.geometry_check import (
+    SURE,
+    GeometryCheck,
+    check_geometry,
+    warn_of_geometry,
+)
 from skyloom.algorithms.dcr.operator import light_of
 from skyloom.algorithms.dcr.shifts import subband_photons
 from skyloom.algorithms.dcr.transfer import point_spreads
@@ -222,6 +227,25 @@ def test_a_single_sub_band_is_told_of_its_geometry_too() -> None:
     p = LinearParameters(subfilters=1, reject_rounds=0, outlier_factor=1e9, chi2_limit=1e9)
     with pytest.warns(NotConvergedWarning, match="turned by"):
         solve_dcr(seen.warps, seen.table, G, seen.template, jacobian=-NORTH_UP, parameters=p)
+
+
+def test_an_iteration_is_told_of_its_geometry_too() -> None:
+    seen = night(1, 50.0, size=72)
+    for jacobian, wrong in ((NORTH_UP, False), (MIRRORED, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = solve_dcr(
+                seen.warps, seen.table, G, seen.template, jacobian=jacobian, solver="iterative"
+            ).diagnostics
+        assert any("mirrored along x" in str(one.message) for one in caught) == wrong
+        assert bool((found["status"] == v.DcrStatus.BAD_FIT).all()) == wrong
+        assert float(found["geometry_mirrored"]) == float(wrong)
+
+
+def test_nothing_is_said_of_a_geometry_that_was_not_tested() -> None:
+    nothing = xr.Dataset({"status": ("tile", [np.uint8(v.DcrStatus.CONVERGED)])})
+    warn_of_geometry(nothing)
+    assert nothing["status"].item() == v.DcrStatus.CONVERGED
 
 
 def _quietly(seen: Night, jacobian: Floats) -> xr.Dataset:
