@@ -23,7 +23,6 @@ from skyloom.algorithms.dcr.transfer import PointSpreads
 __all__ = ["Waves", "bright_objects", "misfits", "object_waves"]
 
 Floats = NDArray[np.float64]
-Images = NDArray[np.float32]
 Complex = NDArray[np.complex128]
 
 OBJECTS: Final = 24
@@ -77,7 +76,7 @@ def bright_objects(template: xr.Dataset, side: int) -> list[tuple[int, int]]:
     return found
 
 
-def _without_artifacts(images: Images, noise: Images) -> Images:
+def _without_artifacts(images: Floats, noise: Floats) -> Floats:
     """Return visits (visit, y, x) limited to about what others show within two pixels."""
     around = (1, 5, 5)
     high, low = ndimage.maximum_filter(images, around), ndimage.minimum_filter(images, around)
@@ -86,7 +85,7 @@ def _without_artifacts(images: Images, noise: Images) -> Images:
     most = np.where(high == most, second, most)  # of the other visits
     least = np.where(low == least, next_to, least)
     room = 0.5 * (most - least) + OUTLYING * noise
-    return np.asarray(np.clip(images, least - room, most + room), np.float32)
+    return np.asarray(np.clip(images, least - room, most + room))
 
 
 def object_waves(
@@ -143,7 +142,7 @@ def object_waves(
         image = np.where(good, problem.images, problem.coadd)
         with np.errstate(divide="ignore"):
             noise = np.where(good, 1.0 / np.sqrt(problem.weights), 0.0)
-        image = _without_artifacts(image, noise.astype(np.float32))
+        image = _without_artifacts(image.astype(np.float64), noise)
         values[index] = fft.rfft2(image * window)[:, count]
         mean = problem.weights.sum(axis=(1, 2)) / np.maximum(good.sum(axis=(1, 2)), 1)
         weights[index] = np.where(whole, mean / alike, 0.0)

@@ -156,6 +156,15 @@ def test_artifacts_in_one_visit_do_not_decide() -> None:
     assert struck.check(MIRRORED).wrong
 
 
+@pytest.mark.parametrize("value", [1e12, 3e38])
+def test_pixels_beyond_all_bounds_are_limited_without_a_warning(value: float) -> None:
+    seen = night(1, 50.0)
+    warps = seen.warps.copy(deep=True)
+    brightest = int(seen.scene.flux.argmax())
+    warps["image"].values[2, round(seen.scene.y[brightest]), round(seen.scene.x[brightest])] = value
+    assert abs(seen._replace(warps=warps).check().angle) < 1.0
+
+
 def test_bad_pixels_and_missing_visits_do_not_matter_much() -> None:
     seen = night(2, 50.0)
     warps = seen.warps.copy(deep=True)
