@@ -18,7 +18,7 @@ its ky.
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,9 @@ from skyloom.algorithms.dcr.extinction import extinction_factors
 from skyloom.algorithms.dcr.geometry import dispersion, displacement
 from skyloom.algorithms.dcr.operator_kernels import STEP, add_outer, add_unseen, response, see
 from skyloom.algorithms.dcr.shifts import subband_nodes, subband_photons
+
+if TYPE_CHECKING:
+    from skyloom.algorithms.dcr.ratio_products import RatioProducts
 
 __all__ = [
     "FourierOperator",
@@ -46,6 +49,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
+Transfers: TypeAlias = "Spectra | RatioProducts"
 InBand: TypeAlias = Literal["linear", "flat"]
 
 ERROR: Final = 5e-7
@@ -61,8 +65,8 @@ class FourierOperator(NamedTuple):
 
     ``shape`` of the image (y, x); ``coefficients`` (visit, ky, subfilter, part, term), float32, of
     the series for real and imaginary parts of what a visit shows of a plane; how many ``terms``
-    (visit,) are not 0; the ``basis`` (term, kx) of the series; ``transfer`` (visit, ky, kx),
-    complex64, or of length 0 where all PSFs are that of the model; the ``photons`` (subfilter,) of
+    (visit,) are not 0; the ``basis`` (term, kx) of the series; ``transfer``, (ky, kx) complex64 of
+    each visit, or of length 0 where all PSFs are that of the model; the ``photons`` (subfilter,) of
     a flat spectrum in each sub-band, over those of all.
     """
 
@@ -70,7 +74,7 @@ class FourierOperator(NamedTuple):
     coefficients: Images
     terms: NDArray[np.int64]
     basis: Images
-    transfer: Spectra
+    transfer: Transfers
     photons: Floats
 
     @property
@@ -105,11 +109,26 @@ class FourierOperator(NamedTuple):
 
     def add_transposed(self, visit: int, image: Images, spectrum: Spectra) -> None:
         """Add the transpose of `predict`, applied to an image (y, x), to a transform of planes."""
-        seen = np.asarray(fft.rfft2(image), np.complex64)
+        self.add_unseen(visit, self.transformed(image), spectrum)
+
+    def transformed(self, image: Images) -> Spectra:
+        """Return the transform of an image (y, x), which may be smaller, with zeros beside it."""
+        return np.asarray(fft.rfft2(image, self.shape), np.complex64)
+
+    def add_unseen(self, visit: int, seen: Spectra, spectrum: Spectra) -> None:
+        """Add the transpose of what a visit shows, applied to a transform (ky, kx), which is used
+        up, to a transform of planes."""
         add_unseen(seen, *self._of(visit), self._transfer(visit), spectrum)
 
     def add_normal(self, visit: int, spectrum: Spectra, weights: Images, found: Spectra) -> None:
         """Add the transpose of `predict`, applied to weights (y, x) times it, to ``found``.
+
+        Beyond the weights, which may be of a smaller image, they are 0.
+        """
+        self.add_unseen(visit, self.weighted(visit, spectrum, weights), found)
+
+    def weighted(self, visit: int, spectrum: Spectra, weights: Images) -> Spectra:
+        """Return the transform (ky, kx) of weights (y, x) times what a visit shows of planes.
 
         Beyond the weights, which may be of a smaller image, they are 0.
         """
@@ -124,8 +143,7 @@ class FourierOperator(NamedTuple):
             image[:, columns:] = 0.0
             half[at] = fft.rfft(image)
         half[rows:] = 0.0
-        seen = fft.fft(half, axis=0, overwrite_x=True)
-        add_unseen(seen, *self._of(visit), self._transfer(visit), found)
+        return np.asarray(fft.fft(half, axis=0, overwrite_x=True), np.complex64)
 
     def response(self, visit: int) -> Spectra:
         """Return what a visit shows of each plane without the PSF, (ky, kx, subfilter)."""
@@ -155,7 +173,7 @@ def fourier_operator(
     *,
     subfilters: int = 3,
     in_band: InBand = "linear",
-    transfer: Spectra | None = None,
+    transfer: Transfers | None = None,
     fwhm: Floats | None = None,
     chromatic_seeing: float = 0.0,
     offsets: Floats | None = None,
@@ -170,7 +188,7 @@ def fourier_operator(
     in_band : "linear" or "flat"
         Spectrum inside a sub-band: linear, its slope from the neighbouring planes; or flat, which
         inflates colours by 1 / (1 - 1/N^2). A single sub-band is only moved.
-    transfer : array, (visit, ky, kx), optional
+    transfer : array, (visit, ky, kx), or RatioProducts, optional
         Transfer functions of the visits over that of the model, at the frequencies of ``rfft2``;
         of the sharpest light if widths depend on wavelength.
     fwhm : array, (visit,), pixel, optional
