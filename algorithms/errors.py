@@ -31,6 +31,7 @@ __all__ = [
     "SkyloomError",
     "SkyloomWarning",
     "StoreError",
+    "VariableSourceWarning",
     "VisitOutlierWarning",
 ]
 
@@ -139,5 +140,9 @@ class KnownVisitWarning(SkyloomWarning):
     """A visit that templates are judged on is part of the coadd that they are judged beside."""
 
 
+class VariableSourceWarning(SkyloomWarning):
+    """A source differs in few visits from what the others show: its pixels were left out there."""
+
+
 class VisitOutlierWarning(SkyloomWarning):
-    """A visit disagrees with all others; it was left out, or shifted."""
+    """A visit disagrees with all others; it was left out, shifted, or scaled."""

@@ -74,8 +74,8 @@ LAGS = 15
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
 OF_NOISE = ("noise_place", "level_covariance", "visit_psf", "noise_covariance")
-OF_SOLUTION = ("chi2", "pixel_count", "rejected", "used", "offset_y", "offset_x", "dispersion_y",
-               "dispersion_x")  # fmt: skip
+OF_SOLUTION = ("chi2", "pixel_count", "rejected", "rejected_fraction", "varying", "flux_scale",
+               "used", "offset_y", "offset_x", "dispersion_y", "dispersion_x")  # fmt: skip
 OF_SOME = ("condition_number", *(f"geometry_{name}" for name in FIGURES))
 OF_CONDITIONS = ("airmass", "altitude", "parallactic_angle", "temperature", "pressure", "humidity",
                  "latitude", "height")  # fmt: skip

@@ -306,18 +306,22 @@ def _model_step(
             },
             "dcr": configuration.dcr.model_dump(mode="json"),
         },
-        memory_bytes=_memory(sizes, configuration.dcr.tile, most, planes),
+        memory_bytes=_memory(sizes, configuration.dcr, most),
         read_bytes=20 * pixels * most,
         quality=dcr_quality,
         only=frozenset(touched),
     )
 
 
-def _memory(sizes: Mapping[str, int], tile: int, visits: int, planes: int) -> int:
-    """Return what a task holds: some rows of all visits, a tile of them, the planes."""
-    height, width = (min(sizes[dim], tile + 2 * MARGIN) for dim in (v.Y, v.X))
+def _memory(sizes: Mapping[str, int], dcr: SolverParameters, visits: int) -> int:
+    """Return what a task holds: planes, and the data of visits that are kept or worked on."""
+    pixels, planes = sizes[v.Y] * sizes[v.X], dcr.subfilters
+    if isinstance(dcr, LinearParameters):
+        kept = min(8 * visits * pixels, int(1e9 * dcr.memory))
+        return kept + (60 + visits // 2 + 45 * planes + 8 * planes**2) * pixels
+    height, width = (min(sizes[dim], dcr.tile + 2 * MARGIN) for dim in (v.Y, v.X))
     rows = 12 * height * sizes[v.X] * visits
-    return rows + 28 * height * width * visits + (60 * planes + 80) * sizes[v.Y] * sizes[v.X]
+    return rows + 28 * height * width * visits + (60 * planes + 80) * pixels
 
 
 def _sum_step(model: Step) -> Step:

@@ -26,6 +26,8 @@ SECOND: Final = f"{v.SUBFILTER}_2"
 
 OF_VISITS: Final = (
     ("chi2", v.DIMENSIONLESS, "chi-square per pixel in detected regions"),
+    ("rejected_fraction", v.DIMENSIONLESS, "part of the pixels of objects that was rejected"),
+    ("flux_scale", v.DIMENSIONLESS, "flux of objects over that in the other visits; divided out"),
     ("airmass", v.DIMENSIONLESS, "airmass at the centre of the patch"),
     ("altitude", v.DEGREE, "altitude at the centre of the patch"),
     ("parallactic_angle", v.DEGREE, "parallactic angle there"),
@@ -151,6 +153,8 @@ def dcr_schema(unit: str) -> ProductSchema:
             Variable("condition_flags", visits, "int32", fill=0,
                      description="what is to be known of the conditions of the visit",
                      flags=v.flag_attributes(v.ConditionFlag)),
+            Variable("varying", visits, "int64", fill=0,
+                     description="sources that the visit alone shows otherwise"),
             Variable("used", visits, "bool", fill=False,
                      description="whether the visit is part of the model"),
             *(Variable(name, block, description=text) for name, text in OF_PATCHES),

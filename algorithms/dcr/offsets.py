@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from skyloom.algorithms.dcr.linear import Problem
 from skyloom.algorithms.dcr.operator import Images
+from skyloom.algorithms.dcr.visit_data import Visit
 
 __all__ = ["Deviation", "Step", "coarse_offset", "deviation", "misfit_map", "offset_step"]
 
@@ -30,10 +30,6 @@ class Step(NamedTuple):
 
     matrix: Floats
     vector: Floats
-
-    def __add__(self, other: Step) -> Step:  # type: ignore[override]
-        """Return the equations of both."""
-        return Step(self.matrix + other.matrix, self.vector + other.vector)
 
     def solved(self) -> Floats:
         """Return the step; none where nothing tells of it."""
@@ -50,10 +46,6 @@ class Deviation(NamedTuple):
     pixels: int
     lost: int
 
-    def __add__(self, other: Deviation) -> Deviation:  # type: ignore[override]
-        """Return what both tell."""
-        return Deviation(self.chi2 + other.chi2, self.pixels + other.pixels, self.lost + other.lost)
-
     @property
     def per_pixel(self) -> float:
         """Return chi2 per pixel; NaN without pixels."""
@@ -65,13 +57,12 @@ class Deviation(NamedTuple):
         return self.lost / max(self.pixels + self.lost, 1)
 
 
-def misfit_map(problem: Problem, visit: int, seen: Images, radius: int) -> Floats:
+def misfit_map(visit: Visit, seen: Images, radius: int) -> Floats:
     """Return the sum of weighted squares of a visit less a template at offsets of whole pixels.
 
     Parameters
     ----------
-    problem : Problem
-    visit : int
+    visit : Visit
     seen : array, (y, x)
         Template over the larger, periodic image.
     radius : int, pixel
@@ -82,12 +73,8 @@ def misfit_map(problem: Problem, visit: int, seen: Images, radius: int) -> Float
     ndarray, (2 radius + 1, 2 radius + 1)
         But for a constant; offset (0, 0) in the middle.
     """
-    rows, columns = problem.coadd.shape
-    weights, data = np.zeros((2, *seen.shape), np.float32)
-    weights[:rows, :columns] = problem.weights[visit]
-    data[:rows, :columns] = problem.weights[visit] * problem.images[visit]
-    product = fft.rfft2(data) * fft.rfft2(seen).conj()
-    square = fft.rfft2(weights) * fft.rfft2(seen * seen).conj()
+    product = fft.rfft2(visit.weights * visit.image, seen.shape) * fft.rfft2(seen).conj()
+    square = fft.rfft2(visit.weights, seen.shape) * fft.rfft2(seen * seen).conj()
     cost = fft.irfft2(square - 2.0 * product, seen.shape)
     near = np.arange(-radius, radius + 1)
     return np.asarray(cost[np.ix_(near, near)], np.float64)
@@ -120,23 +107,22 @@ def moved(seen: Images, offset: Floats) -> tuple[Images, Images, Images]:
     return image, along_y, along_x
 
 
-def offset_step(problem: Problem, visit: int, seen: Images, offset: Floats, counted: Bools) -> Step:
+def offset_step(visit: Visit, seen: Images, offset: Floats, detected: Bools) -> Step:
     """Return the normal equations of a step from an offset.
 
     Parameters
     ----------
-    problem : Problem
-    visit : int
+    visit : Visit
     seen : array, (y, x)
         Template over the larger, periodic image, without an offset.
     offset : array, (2,), pixel
-    counted : array, (y, x)
-        Pixels of the tile that count.
+    detected : array, (y, x)
+        Pixels of sources.
     """
-    at = counted & problem.detected & (problem.weights[visit] > 0)
+    at = detected & (visit.weights > 0)
     image, *slopes = (part[: at.shape[0], : at.shape[1]][at] for part in moved(seen, offset))
-    left = (problem.images[visit][at] - image).astype(np.float64)
-    weights = problem.weights[visit][at].astype(np.float64)
+    left = (visit.image[at] - image).astype(np.float64)
+    weights = visit.weights[at].astype(np.float64)
     size = np.abs(left) * np.sqrt(weights)
     weights *= ROBUST / np.maximum(size, ROBUST)
     both = np.stack(slopes).astype(np.float64)
@@ -144,24 +130,24 @@ def offset_step(problem: Problem, visit: int, seen: Images, offset: Floats, coun
 
 
 def deviation(
-    problem: Problem, visit: int, seen: Images, offset: Floats, counted: Bools,
-    threshold: float, model_error: float,
+    visit: Visit, seen: Images, offset: Floats, detected: Bools, threshold: float,
+    model_error: float,
 ) -> Deviation:  # fmt: skip
     """Return how well a visit agrees with a template at an offset.
 
     Parameters
     ----------
-    problem, visit, seen, offset, counted
+    visit, seen, offset, detected
         As for `offset_step`.
     threshold : float
         Standard deviations beyond which a pixel does not agree.
     model_error : float
         Part of its flux by which a pixel may be wrong besides.
     """
-    at = counted & problem.detected & (problem.weights[visit] > 0)
+    at = detected & (visit.weights > 0)
     image = moved(seen, offset)[0][: at.shape[0], : at.shape[1]][at]
-    root = np.sqrt(problem.weights[visit][at])
-    size = np.abs(problem.images[visit][at] - image) * root
+    root = np.sqrt(visit.weights[at])
+    size = np.abs(visit.image[at] - image) * root
     beyond = size - np.float32(model_error) * np.abs(image) * root > threshold
     return Deviation(
         float(np.square(size[~beyond], dtype=np.float64).sum()), int((~beyond).sum()),

@@ -58,6 +58,11 @@ class LinearParameters(Parameters):
         7.5, gt=0, description="deviation of a pixel of few visits that is rejected, sigma"
     )
     reject_rounds: int = Field(1, ge=0, description="rounds of rejection")
+    match_flux: bool = Field(
+        True,
+        description="whether visits whose sources are all too bright or too faint are scaled to "
+        "the others",
+    )
     outlier_factor: float = Field(
         3.0,
         gt=1,
@@ -76,7 +81,12 @@ class LinearParameters(Parameters):
         ("NO_DATA", "BAD", "SAT", "COSMIC_RAY", "CLIPPED", "REJECTED"),
         description="mask planes of warps whose pixels do not count",
     )
-    tile: int = Field(1024, ge=16, description="side of a tile, pixel")
     margin: int | None = Field(
-        None, ge=0, description="pixels around a tile; from shifts and PSF if not given"
+        None, ge=0, description="pixels around the patch; from shifts if not given"
+    )
+    memory: float = Field(
+        2.5,
+        ge=0,
+        description="weights and images of visits that are kept in memory, GB; what has no room "
+        "is read again, weights in every iteration",
     )

@@ -1,164 +1,273 @@
-"""Visits that disagree with the others: fitted where they lie, or left out."""
+"""Solve a patch until its visits and pixels agree with each other.
+
+After each solution every pixel of every visit is compared with what the planes say of it. Visits
+are brought to one scale of flux; those whose sources deviate all the
+same are fitted where they lie, or left out; what then only few visits show is rejected.
+"""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from skyloom.algorithms.dcr.linear import Problem, spectrum_of
-from skyloom.algorithms.dcr.offsets import (
-    Deviation,
-    Step,
-    coarse_offset,
-    deviation,
-    misfit_map,
-    offset_step,
-)
+from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.linear import model_weight, parts_of, spectrum_of
+from skyloom.algorithms.dcr.offset_fits import LOST, fit_offsets
+from skyloom.algorithms.dcr.operator import Images
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch_solution import PatchSetup, PatchSum, solve_patch
-from skyloom.algorithms.dcr.rejection import MODEL_ERROR
-from skyloom.algorithms.errors import VisitOutlierWarning
+from skyloom.algorithms.dcr.pixel_bits import PixelBits
+from skyloom.algorithms.dcr.rejection import (
+    Deviations,
+    colour_allowance,
+    excess_of,
+    reject_groups,
+)
+from skyloom.algorithms.dcr.system import solve_patch, sums_of
+from skyloom.algorithms.dcr.visit_data import Setting, Visit, VisitData
+from skyloom.algorithms.dcr.visit_flux import FluxSums, flux_scales
 
-__all__ = ["settled"]
+__all__ = ["Found", "solve_settled"]
 
 Floats = NDArray[np.float64]
-Images = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-
-LOST: Final = 0.2
-"""Part of the pixels of sources in a visit that may be rejected before it is doubted."""
-OFFSET_STEPS: Final = 8
-OFFSET_ERROR: Final = 1e-4
-"""Pixels to which the offset of a visit is found."""
-
-
-def _outliers(found: PatchSum, parameters: LinearParameters) -> Bools:
-    """Return which visits disagree with the others; none if that would leave fewer than two."""
-    per_pixel = found.per_pixel
-    if not np.isfinite(per_pixel).any():
-        return np.zeros(len(per_pixel), bool)
-    outliers = np.nan_to_num(per_pixel) > _limit(found, parameters)
-    return outliers if (~outliers & found.used).sum() >= 2 else np.zeros(len(per_pixel), bool)
+SOLVED: Final = (v.DcrStatus.CONVERGED, v.DcrStatus.NOT_CONVERGED)
+"""How a solution ends whose planes are more than equal parts of the coadd."""
+LEVERAGE: Final = 1e-6
+"""Pixels of dispersion below which visits have none."""
+RESCALED: Final = 2
+"""Rounds in which the flux of visits is found."""
+FAR: Final = 2.0
+"""FWHM from sources from which on pixels are plain sky."""
+BESIDE: Final = 2.0
+"""How much more often sources than other pixels deviate in a visit that is wrong."""
 
 
-def _limit(found: PatchSum, parameters: LinearParameters) -> float:
-    """Return the chi2 per pixel beyond which a visit disagrees with the others."""
-    return max(parameters.outlier_factor * float(np.nanmedian(found.per_pixel)), 1.0)
+class Found:
+    """The planes of a patch, and what is known of its pixels and visits."""
+
+    def __init__(self, data: VisitData) -> None:
+        visits, shape = data.setting.visits, data.shape
+        self.planes = np.zeros((data.setting.p.subfilters, *shape), np.float32)
+        self.coadd = np.zeros(shape, np.float32)
+        self.weight_sum = np.zeros(shape, np.float32)
+        self.n_image = np.zeros(shape, np.int16)
+        self.chi2, self.excess = np.zeros(visits), np.zeros(visits)
+        self.count = np.zeros(visits, np.int64)
+        self.rejected = np.zeros(visits, np.int64)
+        self.rejected_source = np.zeros(visits, np.int64)
+        self.varying = np.zeros(visits, np.int64)
+        self.before = np.full(visits, np.nan)
+        self.weights = np.zeros(visits)
+        self.used = data.used
+        self.scales = data.scales
+        self.status = v.DcrStatus.NOT_MEASURED
+        self.residuals: list[float] = []
+        self.deviating = PixelBits(visits, shape)
+        self.fluxes = FluxSums(visits, data.number)
+
+    @property
+    def per_pixel(self) -> Floats:
+        """Return chi2 per pixel of each visit, NaN without pixels."""
+        return _ratio(self.chi2, self.count)
+
+    @property
+    def part_rejected(self) -> Floats:
+        """Return the part of the pixels of sources that was rejected, of each visit."""
+        return np.nan_to_num(_ratio(self.rejected_source, self.rejected_source + self.count))
+
+    @property
+    def solved(self) -> bool:
+        """Return whether there was something to solve for."""
+        return self.status in SOLVED
 
 
-def _robbed(found: PatchSum) -> Bools:
-    """Return which visits lost so many pixels of sources that these may be in the wrong place."""
-    return np.asarray(found.lost > LOST * np.maximum(found.lost + found.count, 1))
-
-
-def settled(setup: PatchSetup, found: PatchSum) -> PatchSum:
-    """Return a solution in which visits that disagree are fitted at an offset or left out."""
-    wrong = _outliers(found, setup.p)
-    doubtful = wrong | _robbed(found)
-    if not setup.p.max_offset or (~doubtful).sum() < 2:
-        doubtful = wrong
-    if not doubtful.any():
-        return found
-    before, typical = found.per_pixel, float(np.nanmedian(found.per_pixel))
-    others = solve_patch(setup, ~doubtful)
-    agree = np.zeros(setup.visits, bool)
-    if setup.p.max_offset:
-        agree = _fit_offsets(setup, others, np.flatnonzero(doubtful))
-    if (agree | wrong).any():
-        used = ~wrong | agree
-        found = others if (used == ~doubtful).all() else solve_patch(setup, used)
-        still = _outliers(found, setup.p) & (setup.offsets != 0).any(axis=1)
-        if still.any():
-            setup.move(np.where(still[:, None], 0.0, setup.offsets))
-            found = solve_patch(setup, used & ~still)
-    left, moved = ~found.used, (setup.offsets != 0).any(axis=1)
-    if left.any():
-        names = ", ".join(str(name) for name in setup.names[left])
-        warnings.warn(
-            f"visits {names} disagree with the others (chi2 per pixel {_listed(before[left])}, of "
-            f"all {typical:.2f}): they are left out",
-            VisitOutlierWarning,
-            stacklevel=3,
-        )
-    if moved.any():
-        told = ", ".join(
-            f"{name} by ({dy:.2f}, {dx:.2f})"
-            for name, (dy, dx) in zip(setup.names[moved], setup.offsets[moved], strict=True)
-        )
-        warnings.warn(
-            f"visits lie elsewhere than the others, {told} pixels (y, x), and are fitted there",
-            VisitOutlierWarning,
-            stacklevel=3,
-        )
+def _ratio(above: NDArray[np.floating | np.integer], below: NDArray[np.integer]) -> Floats:
+    found = np.full(len(below), np.nan)
+    np.divide(above, below, out=found, where=below > 0)
     return found
 
 
-def _fit_offsets(setup: PatchSetup, others: PatchSum, visits: NDArray[np.intp]) -> Bools:
-    """Fit offsets of visits to the solution of others, and return which visits agree there."""
-    places = {int(visit): np.zeros(2) for visit in visits}
-    radius = math.ceil(setup.p.max_offset)
-    limit = _limit(others, setup.p)
-    agree = np.zeros(setup.visits, bool)
-    for visit, told in _deviations(setup, others, places).items():
-        agree[visit] = told.part_lost <= LOST and told.per_pixel <= limit
-    places = {visit: place for visit, place in places.items() if not agree[visit]}
-    if not places:
-        return agree
-    maps = {visit: np.zeros((2 * radius + 1,) * 2) for visit in places}
-    for _, problem, seen in _templates(setup, others, places):
-        for visit, image in seen.items():
-            maps[visit] += misfit_map(problem, visit, image, radius)
-    places = {visit: coarse_offset(cost) for visit, cost in maps.items()}
-    for _ in range(OFFSET_STEPS):
-        steps = {visit: Step(np.zeros((2, 2)), np.zeros(2)) for visit in places}
-        for counted, problem, seen in _templates(setup, others, places):
-            for visit, image in seen.items():
-                steps[visit] += offset_step(problem, visit, image, places[visit], counted)
-        changes = {visit: step.solved() for visit, step in steps.items()}
-        places = {visit: places[visit] + change for visit, change in changes.items()}
-        if max(float(np.abs(change).max()) for change in changes.values()) < OFFSET_ERROR:
-            break
-    offsets = setup.offsets.copy()
-    for visit, told in _deviations(setup, others, places).items():
-        near = float(np.hypot(*places[visit])) <= setup.p.max_offset
-        if near and told.part_lost <= LOST:
-            agree[visit] = True
-            offsets[visit] = places[visit]
-    setup.move(offsets)
-    return agree
+def solve_settled(setting: Setting) -> Found:
+    """Solve a patch, until no more visits or pixels are found to be wrong.
+
+    Parameters
+    ----------
+    setting : Setting
+        Offsets of visits that lie elsewhere are written to it.
+
+    Returns
+    -------
+    Found
+    """
+    data, p = VisitData(setting), setting.p
+    found = Found(data)
+    rounds, rescaled = p.reject_rounds, 0
+    core = np.pi / 4.0 * setting.spreads.model_fwhm**2
+    doubted, tried = np.zeros(setting.visits, bool), np.zeros(setting.visits, bool)
+    while True:
+        _solve(data, found)
+        _judge(data, found)
+        if not found.solved:
+            return found
+        if doubted.any():
+            tried |= doubted
+            agree = np.zeros(setting.visits, bool)
+            if p.max_offset:
+                agree = fit_offsets(data, found.planes, np.flatnonzero(doubted), _limit(found, p))
+            doubted[:] = False
+            if agree.any():
+                data.used = data.used | agree
+                data.locate()
+                rescaled = 0
+                continue
+        if p.match_flux and rescaled < RESCALED:
+            rescaled += 1
+            scales = flux_scales(found.fluxes, data.used, data.scales != 1.0)
+            if (scales != 1.0).any():
+                data.scales = data.scales * scales
+                continue
+        if rounds:
+            gone, varying = reject_groups(found.deviating, found.n_image, data.detected, core)
+            wrong = _robbed(data, found, gone)
+        else:
+            wrong = _outliers(found, p)
+        if wrong.any() and (data.used & ~wrong).sum() >= 2:
+            found.before[wrong] = found.per_pixel[wrong]
+            data.used = data.used & ~wrong
+            if setting.offsets[wrong].any():
+                setting.offsets[wrong] = 0.0
+                data.locate()
+            doubted = wrong & ~tried
+            _forget(data, found)
+            rounds = p.reject_rounds
+        elif not rounds:
+            return found
+        elif _reject(data, found, gone, varying):
+            rounds -= 1
+        else:  # nothing will change any more, but there may be visits to leave out
+            rounds = 0
+            if not _outliers(found, p).any():
+                return found
 
 
-def _templates(
-    setup: PatchSetup, found: PatchSum, visits: Iterable[int]
-) -> Iterator[tuple[Bools, Problem, dict[int, Images]]]:
-    """Yield for each tile its own pixels, its data, and what visits should show."""
-    for tile in setup.tiles:
-        problem, operator = setup.load(tile)
-        spectrum = spectrum_of(found.planes[:, tile.rows, tile.columns], operator)
-        seen = {visit: operator.predict(visit, spectrum) for visit in visits}
-        own = np.zeros(problem.coadd.shape, bool)
-        own[tile.inner] = True
-        yield own, problem, seen
+def _solve(data: VisitData, found: Found) -> None:
+    """Solve for the planes, from those that there are."""
+    setting, operator = data.setting, data.operator
+    sums = sums_of(data)
+    begin = found.planes if found.solved else None
+    found.coadd, found.residuals = sums.coadd, []
+    if sums.outside.all():
+        found.status = v.DcrStatus.NO_VALID_PIXELS
+    elif np.abs(setting.vectors).max() < LEVERAGE and not len(operator.transfer):
+        found.status, found.residuals = v.DcrStatus.NO_LEVERAGE, [0.0]
+    elif not data.number:
+        found.status = v.DcrStatus.NO_SOURCES
+    else:
+        solution = solve_patch(data, sums, begin)
+        found.planes, found.residuals = solution.planes, solution.residuals
+        found.status = v.DcrStatus.CONVERGED if solution.converged else v.DcrStatus.NOT_CONVERGED
+        return
+    found.planes = parts_of(sums.coadd, operator)
 
 
-def _deviations(
-    setup: PatchSetup, found: PatchSum, places: Mapping[int, Floats]
-) -> dict[int, Deviation]:
-    """Return how well visits agree with a solution at some offsets."""
-    told = dict.fromkeys(places, Deviation(0.0, 0, 0))
-    for counted, problem, seen in _templates(setup, found, places):
-        for visit, image in seen.items():
-            told[visit] += deviation(
-                problem, visit, image, places[visit], counted, setup.p.reject_threshold,
-                MODEL_ERROR,
-            )  # fmt: skip
-    return told
+def _judge(data: VisitData, found: Found) -> None:
+    """Compare the visits with the planes."""
+    setting, p, operator = data.setting, data.setting.p, data.operator
+    visits, (rows, columns) = setting.visits, data.shape
+    found.used, found.scales = data.used, data.scales
+    found.fluxes = FluxSums(visits, data.number)
+    found.chi2[:] = found.excess[:] = found.weights[:] = 0.0
+    found.count[:] = found.n_image[:] = 0
+    weight_sum = np.zeros(data.shape)
+    deviations = Deviations(visits, data.shape, p.reject_threshold)
+    compare = found.solved or bool(found.residuals)
+    spectrum = spectrum_of(found.planes, operator)
+    allowed = None
+    if p.subfilters == 1 and compare:
+        near = model_weight(data.detected, setting.spreads.model_fwhm)
+        allowed = colour_allowance(spectrum[0], operator.shape, setting.vectors, near)
+
+    def work(visit: Visit) -> tuple[Visit, Images | None]:
+        if not compare or not visit.weights.any():
+            return visit, None
+        return visit, operator.predict(visit.number, spectrum)[:rows, :columns]
+
+    for visit, seen in data.each(work):
+        number, image, weights = visit
+        weight_sum += weights
+        found.n_image += weights > 0
+        found.weights[number] = weights.sum(dtype=np.float64) / weights.size
+        if seen is None:
+            continue
+        excess = excess_of(image, weights, seen, allowed)
+        deviations.add(number, excess)
+        at = (weights > 0) & data.detected
+        image, seen, weights = image[at], seen[at], weights[at]
+        found.chi2[number] = (np.square(image - seen, dtype=np.float64) * weights).sum()
+        more = np.maximum(excess[at], 0.0)
+        found.excess[number] = np.square(more, dtype=np.float64).sum()
+        found.count[number] = int(at.sum())
+        found.fluxes.add(number, data.sources[at], image, seen, weights)
+    found.weight_sum = weight_sum.astype(np.float32)
+    found.deviating = deviations.bits()
 
 
-def _listed(values: Floats) -> str:
-    return ", ".join(f"{value:.2f}" for value in values)
+def _limit(found: Found, parameters: LinearParameters) -> float:
+    """Return the chi2 per pixel beyond which a visit disagrees with the others."""
+    typical = float(np.nanmedian(found.per_pixel)) if found.count.any() else 1.0
+    return max(parameters.outlier_factor * typical, 1.0)
+
+
+def _outliers(found: Found, parameters: LinearParameters) -> Bools:
+    """Return which visits the planes do not describe as they describe the others.
+
+    A single plane has no colours: what it may be wrong by for that does not count.
+    """
+    if parameters.subfilters > 1:
+        return found.used & (np.nan_to_num(found.per_pixel) > _limit(found, parameters))
+    excess = np.nan_to_num(_ratio(found.excess, found.count))
+    return found.used & (excess > parameters.outlier_factor * max(float(np.median(excess)), 1.0))
+
+
+def _robbed(data: VisitData, found: Found, gone: PixelBits) -> Bools:
+    """Return the visits that would lose so much of their sources that they are wrong.
+
+    What lies over a visit, like the trail of a satellite, is as often beside sources.
+    """
+    doubtful = np.zeros(data.setting.visits, bool)
+    if not gone.bits.any():
+        return doubtful
+    around = ndimage.distance_transform_edt(~data.detected)
+    far = around > FAR * data.setting.spreads.model_fwhm
+    for visit in map(int, np.flatnonzero(data.used)):
+        good, bad = data.good.plane(visit), gone.plane(visit)
+        lost, other = (
+            int((bad & good & part).sum()) / max(int((good & part).sum()), 1)
+            for part in (data.detected, far)
+        )
+        doubtful[visit] = lost > max(LOST, BESIDE * other)
+    return doubtful
+
+
+def _reject(data: VisitData, found: Found, gone: PixelBits, varying: NDArray[np.int64]) -> bool:
+    """Reject pixels of visits, and return whether there are new ones."""
+    rejected = False
+    for visit in map(int, np.flatnonzero(data.used)):
+        new = gone.plane(visit) & data.good.plane(visit) & ~data.rejected.plane(visit)
+        if not new.any():
+            continue
+        rejected = True
+        data.rejected.add_plane(visit, new)
+        found.rejected[visit] += int(new.sum())
+        found.rejected_source[visit] += int((new & data.detected).sum())
+        found.varying[visit] += varying[visit]
+    return rejected
+
+
+def _forget(data: VisitData, found: Found) -> None:
+    """Take back all that was rejected."""
+    data.rejected = PixelBits(data.setting.visits, data.shape)
+    found.rejected[:] = found.rejected_source[:] = found.varying[:] = 0

@@ -1,11 +1,11 @@
-"""Solve a patch for its sub-bands: tiles, rejection, uncertainties, diagnostics."""
+"""Solve a patch for its sub-bands: rejection, uncertainties, diagnostics."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,8 +21,8 @@ from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterativ
 from skyloom.algorithms.dcr.linear import model_weight
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.patch import DcrSolution, Run
-from skyloom.algorithms.dcr.patch_solution import PatchSetup, PatchSum, solve_patch
-from skyloom.algorithms.dcr.settling import settled
+from skyloom.algorithms.dcr.patch_setup import PatchSetup
+from skyloom.algorithms.dcr.settling import Found, solve_settled
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
     noise_levels,
@@ -31,11 +31,20 @@ from skyloom.algorithms.dcr.uncertainty import (
     plane_covariance,
     variance_by_level,
 )
-from skyloom.algorithms.errors import NoSourcesWarning, NotConvergedWarning, NoValidPixelsWarning
+from skyloom.algorithms.errors import (
+    NoSourcesWarning,
+    NotConvergedWarning,
+    NoValidPixelsWarning,
+    VariableSourceWarning,
+    VisitOutlierWarning,
+)
 
 __all__ = ["solve_dcr"]
 
 Floats = NDArray[np.float64]
+
+SCALED: Final = 0.02
+"""Part by which the flux of a visit differs that a user should know of."""
 
 Solver: TypeAlias = Literal["linear", "iterative"]
 
@@ -59,7 +68,7 @@ def solve_dcr(
         ``image``, ``variance`` and ``mask`` of visits on the grid of a patch; ``psf`` (visit,
         psf_y, psf_x) or ``psf_fwhm`` (visit; pixel); ``noise_covariance`` (visit, lag_y, lag_x)
         where the noise of neighbouring pixels is alike, as of
-        `skyloom.algorithms.warp.warp_noise_covariance`. May be lazy: one tile is read at a time.
+        `skyloom.algorithms.warp.warp_noise_covariance`. May be lazy: one visit is read at a time.
     conditions : Dataset, (visit)
         As of `skyloom.algorithms.visit_conditions.visit_conditions`, at the centre of the patch.
     band : Band
@@ -73,8 +82,8 @@ def solve_dcr(
     parameters : LinearParameters or IterativeParameters, optional
         Of that solver.
     run : callable
-        How tiles are worked on: ``map``, one after the other, or that of a pool of threads. The
-        result does not depend on it.
+        How visits (tiles, of the iteration) are worked on: ``map``, one after the other, or that of
+        a pool of threads. The result does not depend on it.
 
     Returns
     -------
@@ -89,7 +98,8 @@ def solve_dcr(
         the warps have it; the conditions of the visits that were used, ``mean_weight`` and
         ``wavelength_edges``.
         ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used``, offset and dispersion of
-        visits; ``status``, ``iterations`` and ``residual`` of tiles; what the geometry allows.
+        visits; ``status``, ``iterations`` and ``residual`` (tile), of one tile for the linear
+        solution, which is that of the whole patch; what the geometry allows.
 
     Raises
     ------
@@ -154,13 +164,14 @@ def solve_dcr(
         raise ValueError("solver 'linear' needs LinearParameters, got IterativeParameters")
     p = parameters or LinearParameters()
     setup = PatchSetup(warps, conditions, band, template, jacobian, p, run)
-    found = settled(setup, solve_patch(setup, np.ones(setup.visits, bool)))
+    found = solve_settled(setup)
     solution = _finished(setup, found)
     _warn(setup, solution.diagnostics)
+    _warn_of_visits(setup, found)
     return solution
 
 
-def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
+def _finished(setup: PatchSetup, found: Found) -> DcrSolution:
     """Return model and diagnostics with what the geometry makes of the noise."""
     p, spreads = setup.p, setup.spreads
     operator = setup.operator(GRID)
@@ -178,6 +189,9 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
         "chi2": found.per_pixel,
         "pixel_count": found.count,
         "rejected": found.rejected,
+        "rejected_fraction": found.part_rejected,
+        "varying": found.varying,
+        "flux_scale": found.scales,
         "used": found.used,
         "offset_y": setup.offsets[:, 0],
         "offset_x": setup.offsets[:, 1],
@@ -187,9 +201,9 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     }
     values: dict[str, Any] = {name: (v.VISIT, value) for name, value in visit.items()}
     values |= {
-        "status": ("tile", np.array(found.status, np.uint8), v.flag_attributes(v.DcrStatus)),
-        "iterations": ("tile", np.array(found.iterations, np.int32)),
-        "residual": ("tile", found.residual),
+        "status": ("tile", np.array([found.status], np.uint8), v.flag_attributes(v.DcrStatus)),
+        "iterations": ("tile", [max(len(found.residuals) - 1, 0)]),
+        "residual": ("tile", [(found.residuals or [np.nan])[-1]]),
         "chi2_total": total / count if count else np.nan,
         "dispersion_trace": able.trace,
         "dispersion_eigenvalues": ("axis", able.eigenvalues),
@@ -197,6 +211,7 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
         "condition_number": condition_number(operator, weights, spreads.model_fwhm),
     }
     agree = found.used & ~(setup.offsets != 0).any(axis=1)
+    agree &= np.abs(found.scales - 1.0) <= SCALED
     values |= geometry_figures(
         setup.warps, setup.template, setup.band, setup.conditions, setup.jacobian, spreads, p,
         setup.adherence, agree,
@@ -209,7 +224,7 @@ def _finished(setup: PatchSetup, found: PatchSum) -> DcrSolution:
     return DcrSolution(model, diagnostics)
 
 
-def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) -> xr.Dataset:
+def _model(setup: PatchSetup, found: Found, levels: Floats, weights: Floats) -> xr.Dataset:
     template, p = setup.template, setup.p
     bits = v.MASK_PLANES
     unknown = ~np.isfinite(template["image"].to_numpy())
@@ -219,7 +234,7 @@ def _model(setup: PatchSetup, found: PatchSum, levels: Floats, weights: Floats) 
     detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
     fwhm = setup.spreads.model_fwhm
     weight = model_weight((template[v.MASK].to_numpy() & detected) != 0, fwhm)
-    place = noise_place(weight, found.solved, fwhm)
+    place = noise_place(weight, np.full(weight.shape, found.solved), fwhm)
     mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
@@ -290,7 +305,8 @@ def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:
             NotConvergedWarning,
             stacklevel=3,
         )
-    if float(diagnostics["chi2_total"]) > p.chi2_limit:
+    # A single plane has no colours: that it does not describe stars says nothing.
+    if p.subfilters > 1 and float(diagnostics["chi2_total"]) > p.chi2_limit:
         diagnostics["status"] = diagnostics["status"].where(
             status != v.DcrStatus.CONVERGED, np.uint8(v.DcrStatus.BAD_FIT)
         )
@@ -302,3 +318,51 @@ def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:
             stacklevel=3,
         )
     warn_of_geometry(diagnostics)
+
+
+def _warn_of_visits(setup: PatchSetup, found: Found) -> None:
+    """Say which visits are not as the others are."""
+
+    def named(at: NDArray[np.bool_]) -> str:
+        return ", ".join(str(name) for name in setup.names[at])
+
+    left_out = ~found.used
+    if left_out.any():
+        typical = np.nanmedian(found.per_pixel) if found.count.any() else np.nan
+        warnings.warn(
+            f"visits {named(left_out)} disagree with the others (chi2 per pixel "
+            f"{_listed(found.before[left_out])}, of all {typical:.2f}): they are left out",
+            VisitOutlierWarning,
+            stacklevel=3,
+        )
+    moved = (setup.offsets != 0).any(axis=1)
+    if moved.any():
+        told = ", ".join(
+            f"{name} by ({dy:.2f}, {dx:.2f})"
+            for name, (dy, dx) in zip(setup.names[moved], setup.offsets[moved], strict=True)
+        )
+        warnings.warn(
+            f"visits lie elsewhere than the others, {told} pixels (y, x), and are fitted there",
+            VisitOutlierWarning,
+            stacklevel=3,
+        )
+    scaled = found.used & (np.abs(found.scales - 1.0) > SCALED)
+    if scaled.any():
+        warnings.warn(
+            f"sources of visits {named(scaled)} have {_listed(found.scales[scaled])} of the flux "
+            "that the others show: these visits are scaled",
+            VisitOutlierWarning,
+            stacklevel=3,
+        )
+    varying = found.varying > 0
+    if varying.any():
+        warnings.warn(
+            f"{int(found.varying.sum())} times a source is not in one of few visits what it is in "
+            f"the others (visits {named(varying)}): these pixels of it do not count",
+            VariableSourceWarning,
+            stacklevel=3,
+        )
+
+
+def _listed(values: Floats) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)

@@ -119,7 +119,7 @@ def noise_levels(
         yield from [Noise(nothing, multiplicity, np.zeros_like(nothing))] * LEVELS
         return
     taper = parameters.taper
-    if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_tile
+    if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_patch
         adherence, taper = 0.0, 0.0
     prior = prior_of(transfer, parameters, adherence)
     stiffness = prior.stiffness[..., None, None].astype(float)

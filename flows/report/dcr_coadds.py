@@ -253,6 +253,9 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
             "used",
             "pixel_count",
             "rejected",
+            "rejected_fraction",
+            "varying",
+            "flux_scale",
             "offset_y",
             "offset_x",
             "condition_flags",
@@ -271,6 +274,8 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
                     number(float(one["psf_fwhm"]), 3),
                     str(int(one["pixel_count"])),
                     str(int(one["rejected"])),
+                    f"{100.0 * float(one['rejected_fraction']):.1f}",
+                    f"{float(one['flux_scale']):.3f}",
                     _remark(one),
                 )
             )
@@ -284,11 +289,13 @@ def _visit_table(models: dict[str, xr.Dataset]) -> Table:
         "FWHM (pixel)",
         "pixels",
         "rejected",
+        "of objects (%)",
+        "flux over that of others",
         "",
     )
     cut = len(rows) > MOST_ROWS
     title = f"Visits (the first {MOST_ROWS} of {len(rows)} rows)" if cut else "Visits"
-    return Table(title, columns, rows[:MOST_ROWS], (0, 2, 3, 4, 5, 6, 7, 8))
+    return Table(title, columns, rows[:MOST_ROWS], (0, 2, 3, 4, 5, 6, 7, 8, 9, 10))
 
 
 def _remark(visit: xr.Dataset) -> str:
@@ -300,6 +307,9 @@ def _remark(visit: xr.Dataset) -> str:
         said.append(moved)
     flags = int(visit["condition_flags"])
     said += [text for bits, text in _CONDITIONS if flags & int(bits)]
+    varying = int(visit["varying"])
+    if varying:
+        said.append(f"{varying} object{'s' if varying > 1 else ''} not as in other visits")
     return ", ".join(said)
 
 

@@ -48,7 +48,7 @@ def sky() -> Sky:
 @pytest.mark.parametrize("offset", [(1.5, -1.0), (0.3, -0.2), (0.1, 0.05)])
 def test_a_visit_is_fitted_where_it_lies(sky: Sky, offset: tuple[float, float]) -> None:
     with pytest.warns(VisitOutlierWarning, match=r"visits lie elsewhere than the others, 6 by \("):
-        found = sky.solve(sky.moved(offset))
+        found = sky.solve(sky.moved(offset), tolerance=1e-5)
     told = found.diagnostics
     where = [float(told[name][WRONG]) for name in ("offset_y", "offset_x")]
     assert where == pytest.approx(offset, abs=2e-3)
@@ -57,7 +57,7 @@ def test_a_visit_is_fitted_where_it_lies(sky: Sky, offset: tuple[float, float]) 
     assert told["used"].values.all()
     assert not told["rejected"].values.any()
     assert float(told["chi2"][WRONG]) < 1.2
-    right = sky.solve(sky.warps)
+    right = sky.solve(sky.warps, tolerance=1e-5)
     difference = found.model["model"] - right.model["model"]
     at = (sky.template[v.MASK].values & v.MASK_PLANES["DETECTED"]) != 0
     noise = np.sqrt(right.model["variance"].values[:, at])
@@ -72,7 +72,7 @@ def test_a_visit_too_far_off_and_one_of_another_flux_are_left_out(sky: Sky) -> N
     brighter = sky.warps.copy(deep=True)
     brighter["image"][WRONG] *= 1.5
     with pytest.warns(VisitOutlierWarning, match="they are left out"):
-        found = sky.solve(brighter, reject_rounds=0)
+        found = sky.solve(brighter, reject_rounds=0, match_flux=False)
     assert found.diagnostics["used"].values.tolist() == [n != WRONG for n in range(12)]
     assert (found.diagnostics["offset_y"] == 0).all()
 
@@ -103,15 +103,14 @@ def test_a_trail_over_stars_is_rejected_and_moves_nothing(sky: Sky) -> None:
     assert found.diagnostics["used"].values.all()
 
 
-def test_an_offset_is_found_in_tiles_too_and_inputs_stay(sky: Sky) -> None:
+def test_an_offset_is_found_in_lazy_warps_too_and_inputs_stay(sky: Sky) -> None:
     warps = sky.moved((0.6, -0.4))
     before = warps.copy(deep=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkyloomWarning)
-        found = sky.solve(warps, tile=40)
-        lazy = sky.solve(warps.chunk({v.Y: 30}), tile=40)
-    assert found.diagnostics.sizes["tile"] == 4
+        found = sky.solve(warps)
+        lazy = sky.solve(warps.chunk({v.Y: 30}), memory=0.0)
     told = [float(found.diagnostics[name][WRONG]) for name in ("offset_y", "offset_x")]
     assert told == pytest.approx((0.6, -0.4), abs=5e-3)
     xr.testing.assert_identical(warps, before)
-    xr.testing.assert_identical(found.model, lazy.model)
+    xr.testing.assert_equal(found.model, lazy.model)
