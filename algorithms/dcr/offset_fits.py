@@ -30,6 +30,8 @@ LOST: Final = 0.2
 OFFSET_STEPS: Final = 8
 OFFSET_ERROR: Final = 1e-4
 """Pixels to which the offset of a visit is found."""
+NOWHERE_ELSE: Final = 0.01
+"""Pixels below which an offset is none: the visit was doubted for another reason."""
 
 
 def fit_offsets(data: VisitData, planes: Images, visits: NDArray[np.intp], limit: float) -> Bools:
@@ -69,10 +71,11 @@ def fit_offsets(data: VisitData, planes: Images, visits: NDArray[np.intp], limit
         if not moving:
             break
     for number, told in _deviations(data, planes, places).items():
-        near = float(np.hypot(*places[number])) <= setting.p.max_offset
-        if near and told.part_lost <= LOST:
+        far = float(np.hypot(*places[number]))
+        if far <= setting.p.max_offset and told.part_lost <= LOST:
             agree[number] = True
-            setting.offsets[number] = places[number]
+            if far >= NOWHERE_ELSE:
+                setting.offsets[number] = places[number]
     return agree
 
 

@@ -28,7 +28,7 @@ def held_bytes(columns: int, visits: int, memory: float) -> int:
     rng = np.random.default_rng(1)
     table, stars = dozen(rng, visits), scene(rng, SIDE, 4)
     part = stars.render(table, FWHM).astype(np.float32)
-    light = da.tile(da.from_array(part, chunks=(1, SIDE, SIDE)), (1, ROWS, columns))
+    light = da.from_array(np.tile(part, (1, ROWS, columns)), chunks=(1, -1, -1))
     dims = (v.VISIT, v.Y, v.X)
     warps = xr.Dataset(
         {

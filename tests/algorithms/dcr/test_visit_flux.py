@@ -91,6 +91,7 @@ def test_zero_points_that_scatter_cost_no_visit(sky: Sky) -> None:
     assert told["used"].values.all()
     relative = told["flux_scale"].values / (scales / np.median(scales))
     assert relative == pytest.approx(np.ones(12), abs=4e-3)
+    assert not told[["offset_y", "offset_x"]].to_array().any()
     assert float(told["chi2_total"]) < 1.2
 
 
