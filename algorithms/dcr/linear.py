@@ -13,6 +13,7 @@ is finer than the PSF is noise. mu holds the planes to the coadd far from source
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 FAR: Final = 1.5
 """FWHM from sources at which the planes are held to the coadd by 40 % of the taper."""
+REACH: Final = 4
+"""Such distances from which on planes are held as firmly as anywhere."""
 
 
 class Problem(NamedTuple):
@@ -87,15 +90,17 @@ def held_weights(
 ) -> Images:
     """Return mu over the periodic image: how firmly planes are held, by the distance to sources.
 
-    Where nothing is known, not even of the coadd, there is nothing to hold planes to.
+    Sources at a border shine beyond it, and visits move that light into the patch. Where nothing is
+    known, not even of the coadd, there is nothing to hold planes to.
     """
-    held = np.full(shape, total * (parameters.taper + parameters.taper_floor), np.float32)
-    if detected.any():
-        far = 1.0 - model_weight(detected, fwhm)
-        far[unknown] = 0.0
-        rows, columns = far.shape
-        held[:rows, :columns] = total * (parameters.taper * far + parameters.taper_floor)
-    return held
+    rows, columns = detected.shape
+    sources = np.zeros(shape, bool)
+    sources[:rows, :columns] = detected
+    reach = math.ceil(REACH * FAR * fwhm)
+    inner = slice(reach, -reach)
+    far = 1.0 - model_weight(np.pad(sources, reach, mode="wrap"), fwhm)[inner, inner]
+    far[:rows, :columns][unknown] = 0.0
+    return np.asarray(total * (parameters.taper * far + parameters.taper_floor), np.float32)
 
 
 def model_weight(detected: NDArray[np.bool_], fwhm: float) -> Floats:

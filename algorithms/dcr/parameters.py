@@ -53,7 +53,7 @@ class LinearParameters(Parameters):
         1e-6, gt=0, description="the same at sources; it keeps the problem positive"
     )
     tolerance: float = Field(1e-4, gt=0, description="relative residual at which to stop")
-    max_iterations: int = Field(30, ge=1, description="most iterations")
+    max_iterations: int = Field(60, ge=1, description="most iterations")
     reject_threshold: float = Field(
         7.5, gt=0, description="deviation of a pixel of few visits that is rejected, sigma"
     )

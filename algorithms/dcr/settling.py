@@ -50,7 +50,7 @@ class Found:
 
     def __init__(self, data: VisitData) -> None:
         visits, shape = data.setting.visits, data.shape
-        self.planes = np.zeros((data.setting.p.subfilters, *shape), np.float32)
+        self.room = np.zeros((data.setting.p.subfilters, *data.whole), np.float32)
         self.coadd = np.zeros(shape, np.float32)
         self.weight_sum = np.zeros(shape, np.float32)
         self.n_image = np.zeros(shape, np.int16)
@@ -67,6 +67,15 @@ class Found:
         self.residuals: list[float] = []
         self.deviating = PixelBits(visits, shape)
         self.fluxes = FluxSums(visits, data.number)
+
+    @property
+    def planes(self) -> Images:
+        """Return the planes of the patch, (subfilter, y, x), without the ``room`` around it.
+
+        Sources at the border shine into that room, and visits move their light back into the patch.
+        """
+        rows, columns = self.coadd.shape
+        return self.room[:, :rows, :columns]
 
     @property
     def per_pixel(self) -> Floats:
@@ -116,7 +125,7 @@ def solve_settled(setting: Setting) -> Found:
             tried |= doubted
             agree = np.zeros(setting.visits, bool)
             if p.max_offset:
-                agree = fit_offsets(data, found.planes, np.flatnonzero(doubted), _limit(found, p))
+                agree = fit_offsets(data, found.room, np.flatnonzero(doubted), _limit(found, p))
             doubted[:] = False
             if agree.any():
                 data.used = data.used | agree
@@ -157,7 +166,7 @@ def _solve(data: VisitData, found: Found) -> None:
     """Solve for the planes, from those that there are."""
     setting, operator = data.setting, data.operator
     sums = sums_of(data)
-    begin = found.planes if found.solved else None
+    begin = found.room if found.solved else None
     found.coadd, found.residuals = sums.coadd, []
     if sums.outside.all():
         found.status = v.DcrStatus.NO_VALID_PIXELS
@@ -167,10 +176,10 @@ def _solve(data: VisitData, found: Found) -> None:
         found.status = v.DcrStatus.NO_SOURCES
     else:
         solution = solve_patch(data, sums, begin)
-        found.planes, found.residuals = solution.planes, solution.residuals
+        found.room, found.residuals = solution.room, solution.residuals
         found.status = v.DcrStatus.CONVERGED if solution.converged else v.DcrStatus.NOT_CONVERGED
         return
-    found.planes = parts_of(sums.coadd, operator)
+    found.room = parts_of(sums.coadd, operator)
 
 
 def _judge(data: VisitData, found: Found) -> None:
@@ -184,7 +193,7 @@ def _judge(data: VisitData, found: Found) -> None:
     weight_sum = np.zeros(data.shape)
     deviations = Deviations(visits, data.shape, p.reject_threshold)
     compare = found.solved or bool(found.residuals)
-    spectrum = spectrum_of(found.planes, operator)
+    spectrum = spectrum_of(found.room, operator)
     allowed = None
     if p.subfilters == 1 and compare:
         near = model_weight(data.detected, setting.spreads.model_fwhm)

@@ -33,7 +33,7 @@ class Sums(NamedTuple):
 class Solution(NamedTuple):
     """Planes (subfilter, y, x) and the relative residuals of the iterations."""
 
-    planes: Images
+    room: Images
     residuals: list[float]
     converged: bool
 
@@ -86,20 +86,20 @@ def solve_patch(data: VisitData, sums: Sums, start: Images | None) -> Solution:
     table = total * prior.matrix(operator.photons)
     unknown = (sums.coadd == 0) & ~data.good.any_visit()
     held = held_weights(free, unknown, data.whole, setting.spreads.model_fwhm, total, p)
-    known = np.ones(data.whole, np.float32)
+    # What is not known of the coadd, as beyond the borders, pulls at nothing.
+    known = np.zeros(data.whole, np.float32)
     known[inside[1:]] = ~unknown
-    apart = bool(unknown.any())  # what is not known of the coadd pulls at nothing
-    adhering = total * prior.adherence * np.eye(n)
-    smoothing = table - adhering if apart else table
+    pull = np.asarray(total * prior.adherence * prior.stiffness, np.float32)
+    smoothing = table - total * prior.adherence * np.eye(n)
 
-    def adhere(planes: Images) -> Images:
-        spectrum = operator.spectrum(known * planes)
-        found = np.zeros_like(spectrum)
-        add_prior(adhering, prior.stiffness, spectrum, found)
-        return np.asarray(known * operator.planes(found), np.float32)
+    def adhere(planes: Images, out: Images) -> None:
+        for plane, added in zip(planes, out, strict=True):  # one after the other: they are large
+            spectrum = operator.spectrum(known * plane)
+            spectrum *= pull
+            added += known * operator.planes(spectrum)
 
     wanted = operator.planes(sums.right)
-    wanted += adhere(whole)
+    adhere(whole, wanted)
     wanted += held * whole
     inverse = inverse_matrices(
         normal_matrices(operator, weights * (sums.coadd.size / held.size)),
@@ -120,8 +120,7 @@ def solve_patch(data: VisitData, sums: Sums, start: Images | None) -> Solution:
             operator.add_unseen(visit, seen, found)
         product = operator.planes(found)
         product += held * planes
-        if apart:
-            product += adhere(planes)
+        adhere(planes, product)
         return product
 
     def precondition(planes: Images) -> Images:
@@ -131,7 +130,8 @@ def solve_patch(data: VisitData, sums: Sums, start: Images | None) -> Solution:
         return operator.planes(found)
 
     if start is not None:
-        whole[inside] = start
+        whole = start.copy() if start.shape == whole.shape else whole
+        whole[inside] = start[inside]
     solved = conjugate_gradients(
         apply,
         wanted,
@@ -141,4 +141,4 @@ def solve_patch(data: VisitData, sums: Sums, start: Images | None) -> Solution:
         max_iterations=p.max_iterations,
     )
     converged = solved.residuals[-1] <= p.tolerance
-    return Solution(solved.values[inside].copy(), solved.residuals, converged)
+    return Solution(solved.values, solved.residuals, converged)

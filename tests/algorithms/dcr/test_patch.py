@@ -144,3 +144,25 @@ def test_an_iteration_counts_each_pixel_once(sky: Sky) -> None:
     xr.testing.assert_equal(one.model["visit_count"], four.model["visit_count"])
     detected = (sky.template[v.MASK].values & v.MASK_PLANES["DETECTED"]) != 0
     assert (one.diagnostics["pixel_count"] == detected.sum()).all()
+
+
+@pytest.mark.parametrize("fwhm", [4.0, np.linspace(3.4, 5.3, 12)])
+@pytest.mark.parametrize("place", [(50.0, 1.3), (94.2, 60.0), (0.5, 0.8)])
+@pytest.mark.parametrize(("flux", "chi2"), [(2e4, 1.05), (2e5, 1.5)])
+def test_a_bright_star_at_the_border_of_a_patch_is_solved_for(
+    fwhm: Any, place: tuple[float, float], flux: float, chi2: float
+) -> None:
+    """Light beyond the border is in no pixel, but visits move it into the patch: up to 2000 sigma.
+
+    Were none of it in the planes, chi2 per pixel of the patch would be 37 with the brighter star.
+    """
+    rng = np.random.default_rng(1)
+    stars, table = scene(rng, 96, 20), dozen(rng)
+    y, x, fluxes = stars.y.copy(), stars.x.copy(), stars.flux.copy()
+    (y[0], x[0]), fluxes[0] = place, flux
+    stars = stars._replace(y=y, x=x, flux=fluxes)
+    warps, template = observed(stars.render(table, fwhm), fwhm, NOISE, rng)
+    found = Sky(table, warps, template).solve().diagnostics
+    assert found["status"].values.tolist() == [v.DcrStatus.CONVERGED]
+    assert found["used"].values.all()
+    assert float(found["chi2_total"]) < chi2
