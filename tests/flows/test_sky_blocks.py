@@ -11,12 +11,12 @@ from skyloom.algorithms.sky import MaskObjectsParameters, SmoothSkyParameters, S
 from skyloom.flows.sky_blocks import (
     SkyBinsParameters,
     SubtractSkyParameters,
-    _from_store,
     focal_plane,
     sky_bins,
     sky_fit,
     sky_subtracted,
 )
+from skyloom.storage.sky_products import background_of
 
 SIDE = 128
 BINS = SkyBinsParameters(
@@ -65,7 +65,7 @@ def test_the_smooth_sky_is_left_in_exposures_if_so_chosen() -> None:
     assert abs(float(whole["image"].mean())) < 0.5
     scale = float(inputs["fit"]["scale"])
     assert abs(scale - 1000.0) < 5.0 * float(inputs["fit"]["scale_sigma"])
-    taken = scale * render_background(_from_store(inputs["sky_frame"])).values
+    taken = scale * render_background(background_of(inputs["sky_frame"])).values
     np.testing.assert_allclose(undone["image"], image - taken, atol=1e-3)
     assert [data.attrs["applied"][-1] for data in (whole, undone)] == [
         "sky: 2 layers",
