@@ -24,7 +24,7 @@ from scipy import ndimage
 from skyloom.algorithms.dcr.normal import Prior
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import good_pixels
+from skyloom.algorithms.dcr.patch import weighted_pixels
 
 __all__ = [
     "Problem",
@@ -63,9 +63,7 @@ def load_problem(warps: xr.Dataset, template: xr.Dataset, parameters: LinearPara
         Coadd that holds where no visit has data.
     parameters : LinearParameters
     """
-    image, variance, good = good_pixels(warps, parameters.reject_planes)
-    weights = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
-    images = np.where(good, image, np.float32(0.0))
+    images, weights, _ = weighted_pixels(warps, parameters.reject_planes)
     outside = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
     total = weights.sum(axis=0, dtype=np.float64)
     mean = (images * weights).sum(axis=0, dtype=np.float64)

@@ -19,7 +19,7 @@ from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.tangent_plane import plane_of_header
 from skyloom.algorithms.tiles import in_memory
 
-__all__ = ["DcrSolution", "Rows", "Run", "check_pixels", "good_pixels", "jacobian_of"]
+__all__ = ["DcrSolution", "Rows", "Run", "check_pixels", "jacobian_of", "weighted_pixels"]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -146,14 +146,18 @@ class Rows:
             return self._read.isel({v.X: tile.columns})
 
 
-def good_pixels(
+def weighted_pixels(
     warps: xr.Dataset, reject_planes: Sequence[str]
 ) -> tuple[Images, Images, NDArray[np.bool_]]:
-    """Return the images and variances of warps, (visit, y, x), and which of their pixels count."""
+    """Return the images and inverse variances of warps, (visit, y, x), and which pixels count.
+
+    Both are 0 where a pixel does not count.
+    """
     image, variance, mask = (
         warps[name].transpose(v.VISIT, v.Y, v.X).values for name in ("image", "variance", v.MASK)
     )
     image, variance = np.asarray(image, np.float32), np.asarray(variance, np.float32)
     bits = v.plane_bits(reject_planes, warps[v.MASK].attrs)
     good = np.isfinite(image) & np.isfinite(variance) & (variance > 0) & ((mask & bits) == 0)
-    return image, variance, good
+    weights = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
+    return np.where(good, image, np.float32(0.0)), weights, good

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.operator import FourierOperator
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import Run, good_pixels
+from skyloom.algorithms.dcr.patch import Run, weighted_pixels
 from skyloom.algorithms.dcr.pixel_bits import PixelBits
 from skyloom.algorithms.dcr.transfer import PointSpreads
 
@@ -152,10 +152,8 @@ class VisitData:
         if number in self._images:
             return self._images[number], self._weights[number]
         warp = self._warps.isel({v.VISIT: slice(number, number + 1)}).compute()
-        planes = good_pixels(warp, self.setting.p.reject_planes)
-        image, variance, good = (each[0] for each in planes)
-        weights = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
-        image = np.where(good, image, np.float32(0.0))
+        planes = weighted_pixels(warp, self.setting.p.reject_planes)
+        image, weights, _ = (each[0] for each in planes)
         with self._lock:
             if not self._known[number]:
                 self._known[number] = True

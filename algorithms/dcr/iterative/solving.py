@@ -34,8 +34,8 @@ from skyloom.algorithms.dcr.patch import (
     Rows,
     Run,
     check_pixels,
-    good_pixels,
     jacobian_of,
+    weighted_pixels,
 )
 from skyloom.algorithms.dcr.shifts import dcr_shifts
 from skyloom.algorithms.dcr.tiles import Tile, tiles_of
@@ -208,8 +208,7 @@ def _load(
     p: IterativeParameters,
 ) -> Loaded:  # fmt: skip
     """Return the arrays of a tile in a buffer of zeros, which nothing reaches beyond."""
-    image, variance, good = good_pixels(warps, p.reject_planes)
-    inverse = np.divide(np.float32(1.0), variance, out=np.zeros_like(variance), where=good)
+    image, inverse, good = weighted_pixels(warps, p.reject_planes)
     factors = _visit_weights(inverse, good, table, p)
     weights = good * factors[:, None, None].astype(np.float32)
     coadd = np.nan_to_num(template["image"].values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -222,7 +221,7 @@ def _load(
         return np.pad(values, edges)
 
     tile = IterativeTile(
-        wide(np.where(good, image, np.float32(0.0))),
+        wide(image),
         wide(weights),
         wide(coadd.astype(np.float32)),
         wide(taper),
