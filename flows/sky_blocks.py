@@ -32,7 +32,6 @@ from skyloom.algorithms.sky import (
     mask_objects,
     mask_objects_beside_sky,
     sky_frame_residual,
-    sky_level_status,
     subtract_fit,
 )
 from skyloom.flows.frame_blocks import frame_quality
@@ -241,14 +240,13 @@ def sky_frame(inputs: Inputs, parameters: FrameBlockParameters) -> xr.Dataset:
         sky = skies.sel({v.EXPOSURE: exposure})
         model = _smooth_sky(sky, places, parameters.smooth)
         scale, sigma = float(sky["scale"]), float(sky["scale_sigma"])
-        status = sky_level_status(scale, sigma)
+        residual = sky_frame_residual(
+            background, model, transform, scale=scale, scale_sigma=sigma, detector=detector
+        )
+        status = v.SkyLevelStatus(int(residual["sky_status"]))
         if status != v.SkyLevelStatus.OK:
             left_out.append(f"{exposure} ({status.name}: {scale:.4g} ± {sigma:.2g} electron)")
-        residuals.append(
-            sky_frame_residual(
-                background, model, transform, scale=scale, scale_sigma=sigma, detector=detector
-            ).assign_coords({v.EXPOSURE: exposure})
-        )
+        residuals.append(residual.assign_coords({v.EXPOSURE: exposure}))
     if left_out:
         warnings.warn(
             f"the sky of exposures {', '.join(left_out)} is no measure of a pattern: they are "

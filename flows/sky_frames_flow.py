@@ -172,16 +172,14 @@ ingest exposures first (skyloom ingest)
 
 def _check_bins(store: Store, background: BackgroundParameters, detectors: Labels) -> None:
     """Raise ConfigurationError if detectors cannot be binned so, before any of them is."""
-    for rows, columns in {
-        trimmed_shape(amplifier_rows(store.camera.amplifiers(str(name)))) for name in detectors
-    }:
-        empty = xr.Dataset(
-            {
-                "image": ((v.Y, v.X), np.zeros((rows, columns), np.float32)),
-                "variance": ((v.Y, v.X), np.ones((rows, columns), np.float32)),
-                v.MASK: ((v.Y, v.X), np.zeros((rows, columns), np.int32), v.mask_attributes()),
-            }
-        )
+    import dask.array  # heavy
+
+    tables = (store.camera.amplifiers(str(name)) for name in detectors)
+    for shape in {trimmed_shape(amplifier_rows(table)) for table in tables}:
+        # Lazy: all that can be wrong is found without a pixel.
+        zeros = xr.DataArray(dask.array.zeros(shape, np.float32, chunks=-1), dims=(v.Y, v.X))
+        mask = zeros.astype(np.int32).assign_attrs(v.mask_attributes())
+        empty = xr.Dataset({"image": zeros, "variance": zeros, v.MASK: mask})
         try:
             measure_background(empty, **dict(background))
         except (ConfigurationError, ValueError, KeyError) as error:
