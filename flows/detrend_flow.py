@@ -39,22 +39,33 @@ if TYPE_CHECKING:
 
     from skyloom.storage.store import Store
 
-__all__ = ["CalibrationParameters", "DetrendConfiguration", "detrend", "frame_step"]
+__all__ = [
+    "CalibrationParameters",
+    "DetrendConfiguration",
+    "FlatCalibrationParameters",
+    "detrend",
+    "frame_step",
+]
 
 Use = Literal["auto", "required", "none"]
 
 
-class CalibrationParameters(Parameters):
-    """Which calibrations of the store are applied: auto takes those that it has."""
+class FlatCalibrationParameters(Parameters):
+    """Which calibrations of the store are applied to flats: auto takes those that it has."""
 
     bias: Use = Field("auto", description="combined bias")
     dark: Use = Field("auto", description="combined dark, scaled by the dark time")
-    flat: Use = Field("auto", description="combined flat of the exposure's filter")
     gain: Use = Field("auto", description="measured gains and noises, else those of the camera")
     brighter_fatter: Use = Field("none", description="kernel of the brighter-fatter effect")
     corrections: str | None = Field(
         None, description="YAML file with crosstalk, linearity and defects by detector"
     )
+
+
+class CalibrationParameters(FlatCalibrationParameters):
+    """Which calibrations of the store are applied: auto takes those that it has."""
+
+    flat: Use = Field("auto", description="combined flat of the exposure's filter")
 
 
 PRODUCTS: Mapping[str, str] = {

@@ -24,7 +24,12 @@ from skyloom.algorithms.flats import (
 )
 from skyloom.algorithms.parameters import Parameters
 from skyloom.flows.camera_constants import AMPLIFIERS, CHANNELS
-from skyloom.flows.detrend_flow import CalibrationParameters, Use, calibration_inputs, frame_step
+from skyloom.flows.detrend_flow import (
+    CalibrationParameters,
+    FlatCalibrationParameters,
+    calibration_inputs,
+    frame_step,
+)
 from skyloom.flows.flat_blocks import (
     FlatBlockParameters,
     Level,
@@ -59,18 +64,6 @@ if TYPE_CHECKING:
     from skyloom.storage.store import Store
 
 __all__ = ["FlatNormalizationConfiguration", "flat_normalization"]
-
-
-class FlatCalibrationParameters(Parameters):
-    """Which calibrations of the store are applied to flats: auto takes those that it has."""
-
-    bias: Use = Field("auto", description="combined bias")
-    dark: Use = Field("auto", description="combined dark, scaled by the dark time")
-    gain: Use = Field("auto", description="measured gains and noises, else those of the camera")
-    brighter_fatter: Use = Field("none", description="kernel of the brighter-fatter effect")
-    corrections: str | None = Field(
-        None, description="YAML file with crosstalk, linearity and defects by detector"
-    )
 
 
 class FlatNormalizationConfiguration(Parameters):
