@@ -13,7 +13,7 @@ from skyloom.algorithms.dcr.bands import subband_edges
 from skyloom.algorithms.dcr.fitted import description_of, fitted_description
 from skyloom.algorithms.dcr.shift_image import shift_image
 from skyloom.algorithms.dcr.transfer import stamp_transfer
-from skyloom.algorithms.dcr.uncertainty import GRID, Noise, noise_of_planes
+from skyloom.algorithms.dcr.uncertainty import GRID, Noise, noise_basis, noise_of_planes
 
 __all__ = ["star_colours"]
 
@@ -75,9 +75,9 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     if p.subfilters < 2:
         raise ValueError("colours need two sub-bands or more, the model has one")
     fit = fitted_description(model, band, jacobian, p)
-    noise = noise_of_planes(
-        fit.operator, fit.weights, fit.transfer, p, float(model.attrs["adherence"]), fit.power
-    )
+    adherence = float(model.attrs["adherence"])
+    basis = noise_basis(fit.operator, fit.transfer, p, adherence, fit.power)
+    noise = noise_of_planes(basis, fit.weights)
     psf = model["psf"].transpose(v.PSF_Y, v.PSF_X)
     response, covariance = _of_stars(noise, psf)
     told = np.linalg.svd(response, compute_uv=False)[-1] > UNDETERMINED
@@ -114,12 +114,11 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
 
 def _of_stars(noise: Noise, psf: xr.DataArray) -> tuple[Floats, Floats]:
     """Return fluxes found of a star of unit flux in each sub-band, and the covariance of noise."""
-    power = np.abs(stamp_transfer(psf.to_numpy(), GRID)).astype(float) ** 2 * noise.multiplicity
+    power = np.abs(stamp_transfer(psf.to_numpy(), GRID)).astype(float) ** 2 * noise.share
     total = power.sum()
-    norm = GRID[0] * noise.multiplicity.sum()
     return (
         np.einsum("yx,yxst->st", power, noise.response.real) / total,
-        np.einsum("yx,yxst->st", power, noise.covariance.real) * norm / total**2,
+        np.einsum("yx,yxst->st", power, noise.covariance.real) / total**2,
     )
 
 

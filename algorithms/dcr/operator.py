@@ -151,6 +151,13 @@ class FourierOperator(NamedTuple):
         response(*self._of(visit), found)
         return found
 
+    def shown(self, visit: int) -> Spectra:
+        """Return what a visit shows of each plane, (ky, kx, subfilter), its PSF included."""
+        found = self.response(visit)
+        if len(self.transfer):
+            found *= self.transfer[visit][..., None]
+        return found
+
     def add_outer(self, visit: int, weight: float, matrices: Spectra) -> None:
         """Add weight conj(a) a^T to lower triangles, (ky, kx, subfilter, subfilter)."""
         add_outer(*self._of(visit), self._transfer(visit), np.float32(weight), matrices)

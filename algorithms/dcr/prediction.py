@@ -30,8 +30,8 @@ from skyloom.algorithms.dcr.seeing import Seeing, blurred, seeing_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    noise_levels,
-    noise_of_template,
+    noise_basis,
+    template_levels,
     variance_by_level,
 )
 from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
@@ -188,11 +188,10 @@ def _variance(
     fitted = operator_of(GRID, band, model[list(FIELDS)], own, p, spreads)
     weights = model["mean_weight"].to_numpy()
     seen = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
-    transfer, adherence = spreads.model_transfer(GRID), float(model.attrs["adherence"])
-    levels = [
-        noise_of_template(noise, seen)
-        for noise in noise_levels(fitted, weights, transfer, p, adherence, power_of(model))
-    ]
+    basis = noise_basis(
+        fitted, spreads.model_transfer(GRID), p, float(model.attrs["adherence"]), power_of(model)
+    )
+    levels = template_levels(basis, weights, seen)
     return variance_by_level(
         levels,
         model["noise_place"].transpose(v.Y, v.X).to_numpy(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -26,8 +26,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 ShiftMode: TypeAlias = Literal["integrated", "split", "endpoint_mean"]
 
-NODES: Final = 8
-"""Points of the quadrature over a sub-band."""
+POINTS, GAUSS = np.polynomial.legendre.leggauss(8)
+"""Points of the quadrature over a sub-band, from -1 to 1, and their weights."""
 
 
 def dcr_shifts(
@@ -155,12 +155,11 @@ def subband_nodes(band: Band, subfilters: int) -> tuple[Floats, Floats]:
         wavelengths count alike.
     """
     edges = subband_edges(band, subfilters)
-    points, gauss = np.polynomial.legendre.leggauss(NODES)
     middle, half = (edges[1:] + edges[:-1]) / 2.0, np.diff(edges) / 2.0
-    wavelengths = middle[:, None] + half[:, None] * points
-    weights = gauss * band.transmission(wavelengths)
+    wavelengths = middle[:, None] + half[:, None] * POINTS
+    weights = GAUSS * band.transmission(wavelengths)
     total = weights.sum(axis=1, keepdims=True)
-    return wavelengths, np.where(total > 0, weights / np.where(total > 0, total, 1.0), gauss / 2.0)
+    return wavelengths, np.where(total > 0, weights / np.where(total > 0, total, 1.0), GAUSS / 2.0)
 
 
 def subband_photons(band: Band, subfilters: int) -> Floats:
@@ -172,8 +171,7 @@ def subband_photons(band: Band, subfilters: int) -> Floats:
     [0.333, 0.333, 0.333]
     """
     edges = subband_edges(band, subfilters)
-    points, gauss = np.polynomial.legendre.leggauss(NODES)
     middle, half = (edges[1:] + edges[:-1]) / 2.0, np.diff(edges) / 2.0
-    passed = band.transmission(middle[:, None] + half[:, None] * points)
-    photons = half * (gauss * passed).sum(axis=1)
+    passed = band.transmission(middle[:, None] + half[:, None] * POINTS)
+    photons = half * (GAUSS * passed).sum(axis=1)
     return np.asarray(photons / photons.sum())

@@ -25,10 +25,10 @@ from skyloom.algorithms.dcr.patch_setup import PatchSetup
 from skyloom.algorithms.dcr.settling import Found, solve_settled
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    noise_levels,
+    noise_basis,
     noise_place,
     noise_power,
-    plane_covariance,
+    plane_levels,
     variance_by_level,
 )
 from skyloom.algorithms.errors import (
@@ -180,9 +180,8 @@ def _finished(setup: PatchSetup, found: Found) -> DcrSolution:
     power = None
     if "noise_covariance" in setup.warps:
         power = noise_power(_noise_covariance(setup.warps).to_numpy().astype(float), GRID)
-    noises = noise_levels(operator, weights, transfer, p, setup.adherence, power)
-    levels = [plane_covariance(noise) for noise in noises]
-    model = _model(setup, found, np.stack(levels), weights)
+    levels = plane_levels(noise_basis(operator, transfer, p, setup.adherence, power), weights)
+    model = _model(setup, found, levels, weights)
     able = identifiability(setup.vectors, weights, spreads.model_fwhm)
     total, count = found.chi2[found.used].sum(), found.count[found.used].sum()
     visit = {

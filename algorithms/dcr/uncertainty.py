@@ -16,7 +16,6 @@ nearly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from skyloom.algorithms.dcr.linear import prior_of
-from skyloom.algorithms.dcr.normal import normal_matrices
+from skyloom.algorithms.dcr.noise_kernels import add_noise, add_outer_sums, interpolated
 from skyloom.algorithms.dcr.operator import FourierOperator, Images, Spectra
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.transfer import stamp_transfer
@@ -33,12 +32,13 @@ __all__ = [
     "GRID",
     "LEVELS",
     "Noise",
-    "noise_levels",
+    "NoiseBasis",
+    "noise_basis",
     "noise_of_planes",
-    "noise_of_template",
     "noise_place",
     "noise_power",
-    "plane_covariance",
+    "plane_levels",
+    "template_levels",
     "variance_by_level",
 ]
 
@@ -54,36 +54,65 @@ noise is nearly a straight line."""
 REACH: Final = 0.45
 """Sigma, in FWHM of the model's PSF, over which what holds planes around a pixel counts: measured,
 within 2 % of the scatter from point sources to wide ones, of equal and of unequal seeing."""
-STRIP: Final = 256
-"""Rows of an image that are read at once."""
+
+
+class NoiseBasis(NamedTuple):
+    """What the noise of planes follows from, but for the weights of visits.
+
+    ``shown`` (visit, ky, kx, subfilter) of planes by visits; the ``power`` (visit, ky, kx) of their
+    noise over its variance, None if it is 1; the ``stiffness`` (ky, kx) that ``prior`` (subfilter,
+    subfilter) and ``adherence`` are times; the ``parts`` (subfilter,) of the coadd in planes; by
+    how much these are held to it at least, ``floor``, and more far from sources, ``taper``; the
+    ``share`` (ky, kx) of each frequency in a pixel.
+    """
+
+    shown: Spectra
+    power: Floats | None
+    stiffness: Floats
+    prior: Floats
+    adherence: float
+    parts: Floats
+    floor: float
+    taper: float
+    share: Floats
 
 
 class Noise(NamedTuple):
-    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); how many
-    frequencies of the whole plane each column (kx) stands for; and the ``response`` of planes to
-    those of the sky, in the shape of the covariance."""
+    """Noise covariance of planes at each frequency, (ky, kx, subfilter, subfilter); the ``share``
+    (ky, kx) of each frequency in a pixel; and the ``response`` of planes to those of the sky, in
+    the shape of the covariance."""
 
     covariance: NDArray[np.complex128]
-    multiplicity: Floats
+    share: Floats
     response: NDArray[np.complex128]
 
 
-def noise_of_planes(
+class Sums(NamedTuple):
+    """Sums over visits with weights w that show a of planes: ``data`` w conj(a) a^T, ``seen``
+    w conj(a), and ``total`` w; the same times the power of the noise, ``noisy``, ``alike`` and
+    ``level``. Of matrices only lower triangles."""
+
+    data: NDArray[np.complex128]
+    seen: NDArray[np.complex128]
+    total: float
+    noisy: NDArray[np.complex128]
+    alike: NDArray[np.complex128]
+    level: Floats
+
+
+def noise_basis(
     operator: FourierOperator,
-    weights: Floats,
     transfer: Spectra,
     parameters: LinearParameters,
     adherence: float,
     power: Floats | None = None,
-) -> Noise:
-    """Return the noise covariance of planes at sources.
+) -> NoiseBasis:
+    """Return what the noise of planes follows from, but for the weights of visits.
 
     Parameters
     ----------
     operator : FourierOperator
         Over an image of the size `GRID`.
-    weights : array, (visit,)
-        Mean weight of each visit, one over variance.
     transfer : array, (ky, kx)
         Transfer function of the model's PSF.
     parameters : LinearParameters
@@ -93,65 +122,145 @@ def noise_of_planes(
     power : array, (visit, ky, kx), optional
         Of the noise of visits over its variance, `noise_power`; 1 if that of pixels is independent.
     """
-    return next(noise_levels(operator, weights, transfer, parameters, adherence, power))
-
-
-def noise_levels(
-    operator: FourierOperator,
-    weights: Floats,
-    transfer: Spectra,
-    parameters: LinearParameters,
-    adherence: float,
-    power: Floats | None = None,
-) -> Iterator[Noise]:
-    """Yield the noise covariance of planes at each of the `LEVELS`, sources first.
-
-    Parameters are those of `noise_of_planes`.
-    """
-    n, columns = operator.subfilters, operator.frequencies[1]
-    multiplicity = np.full(columns, 2.0)
-    multiplicity[0] = 1.0
-    if operator.shape[1] % 2 == 0:
-        multiplicity[-1] = 1.0
-    total = float(weights.sum())
-    if not total > 0:
-        nothing = np.full((*transfer.shape, n, n), np.inf, np.complex128)
-        yield from [Noise(nothing, multiplicity, np.zeros_like(nothing))] * LEVELS
-        return
     taper = parameters.taper
-    if n == 1 and not len(operator.transfer):  # nothing is held then, see solve_patch
+    if operator.subfilters == 1 and not len(operator.transfer):  # nothing held, see solve_patch
         adherence, taper = 0.0, 0.0
     prior = prior_of(transfer, parameters, adherence)
-    stiffness = prior.stiffness[..., None, None].astype(float)
-    data = normal_matrices(operator, weights).astype(np.complex128)
-    sharp = data + stiffness * (total * prior.matrix(operator.photons))
-    seen = np.zeros((*operator.frequencies, n), np.complex128)
-    alike, noisy = seen, data
-    level = np.full((*operator.frequencies, 1, 1), total)
-    if power is not None:
-        alike, noisy, level = np.zeros_like(seen), np.zeros_like(data), np.zeros_like(level)
-    for visit, weight in enumerate(weights[: operator.visits]):
-        one = _seen(operator, visit).conj()
-        seen += float(weight) * one
-        if power is not None:
-            weighted = float(weight) * power[visit][..., None]
-            alike += weighted * one
-            noisy += (weighted * one)[..., :, None] * one[..., None, :].conj()
-            level += weighted[..., None]
-    parts = operator.photons
-    both = alike[..., :, None] * parts + parts[:, None] * alike[..., None, :].conj()
-    parts_twice = np.outer(parts, parts)
-    for far in np.linspace(0.0, 1.0, STEPS + 1) ** 2:
-        held = taper * far + parameters.taper_floor
-        to_coadd = adherence * stiffness + held
-        inverse = np.asarray(np.linalg.inv(sharp + total * held * np.eye(n)), np.complex128)
-        read = noisy + to_coadd * both + to_coadd**2 * level * parts_twice
-        covariance = np.asarray(inverse @ read @ inverse, np.complex128)
-        drawn = to_coadd * parts[:, None] * seen[..., None, :].conj()
-        shown = np.asarray(inverse @ (data + drawn), np.complex128)
-        yield Noise(covariance, multiplicity, shown)
-    equal = (level / total**2 * parts_twice).astype(np.complex128)
-    yield Noise(equal, multiplicity, parts[:, None] * seen[..., None, :].conj() / total)
+    columns = operator.frequencies[1]
+    share = np.full(operator.frequencies, 2.0)  # every other column stands for two
+    share[:, 0] = 1.0
+    if operator.shape[1] % 2 == 0:
+        share[:, columns - 1] = 1.0
+    return NoiseBasis(
+        np.stack([operator.shown(visit) for visit in range(operator.visits)]),
+        power,
+        prior.stiffness.astype(float),
+        prior.matrix(operator.photons),
+        adherence,
+        operator.photons,
+        parameters.taper_floor,
+        taper,
+        share / share.sum(),
+    )
+
+
+def noise_of_planes(basis: NoiseBasis, weights: Floats) -> Noise:
+    """Return the noise covariance of planes at sources, frequency by frequency.
+
+    Parameters
+    ----------
+    basis : NoiseBasis
+    weights : array, (visit,)
+        Mean weight of each visit, one over variance.
+    """
+    n, total = len(basis.parts), float(weights.sum())
+    if not total > 0:
+        nothing = np.full((*basis.share.shape, n, n), np.inf, np.complex128)
+        return Noise(nothing, basis.share, np.zeros_like(nothing))
+    sums = _sums(basis, weights)
+    data, noisy = _whole(sums.data), _whole(sums.noisy)
+    stiffness, floor = basis.stiffness[..., None, None], basis.floor
+    pull, parts = basis.adherence * stiffness + floor, basis.parts
+    matrix = data + total * (stiffness * basis.prior + floor * np.eye(n))
+    inverse = np.asarray(np.linalg.inv(matrix), np.complex128)
+    both = sums.alike[..., :, None] * parts
+    both = both + np.swapaxes(both, -1, -2).conj()
+    read = noisy + pull * both + pull**2 * sums.level[..., None, None] * np.outer(parts, parts)
+    drawn = pull * parts[:, None] * sums.seen[..., None, :].conj()
+    return Noise(inverse @ read @ inverse, basis.share, inverse @ (data + drawn))
+
+
+def plane_levels(basis: NoiseBasis, weights: Floats) -> Floats:
+    """Return the covariance of planes in one pixel of mean weight, at each of the `LEVELS`.
+
+    Parameters
+    ----------
+    basis : NoiseBasis
+    weights : array, (visit,)
+        Mean weight of each visit, one over variance.
+
+    Returns
+    -------
+    ndarray, (level, subfilter, subfilter_2)
+        Sources first; infinite without any weight.
+    """
+    each = np.eye(len(basis.parts), dtype=np.complex128)
+    wanted = np.empty((*basis.share.shape, *each.shape), np.complex128)
+    wanted[:] = each
+    return _levels(basis, weights, wanted)
+
+
+def template_levels(
+    basis: NoiseBasis, weights: Floats, operator: FourierOperator, visit: int = 0
+) -> Floats:
+    """Return the variance of a template in one pixel of mean weight, at each of the `LEVELS`.
+
+    Parameters
+    ----------
+    basis : NoiseBasis
+    weights : array, (visit,)
+        Mean weight of each visit of the model, one over variance.
+    operator : FourierOperator
+        Of the template's visit, over an image of the size `GRID`.
+    visit : int
+        Index of it.
+
+    Returns
+    -------
+    ndarray, (level,)
+        Sources first; infinite without any weight.
+    """
+    wanted = np.expand_dims(operator.shown(visit).conj().astype(np.complex128), -2)
+    return _levels(basis, weights, wanted)[:, 0, 0]
+
+
+def _levels(basis: NoiseBasis, weights: Floats, wanted: NDArray[np.complex128]) -> Floats:
+    """Return the covariance (level, sum, sum) of sums of planes, whose factors have the conjugates
+    ``wanted`` (ky, kx, sum, subfilter)."""
+    total, count = float(weights.sum()), int(wanted.shape[-2])
+    if not total > 0:
+        return np.full((LEVELS, count, count), np.inf)
+    sums, found = _sums(basis, weights), np.zeros((LEVELS, count, count))
+    sharp = sums.data + basis.stiffness[..., None, None] * (total * basis.prior)
+    for out, far in zip(found, np.linspace(0.0, 1.0, STEPS + 1) ** 2, strict=False):
+        held = basis.taper * far + basis.floor
+        pull = basis.adherence * basis.stiffness + held
+        add_noise(
+            sharp, sums.noisy, sums.alike, sums.level, total * held, pull, basis.parts, wanted,
+            basis.share, out,
+        )  # fmt: skip
+    equal = np.einsum("yxis,s->iyx", wanted, basis.parts)
+    read = basis.share * sums.level / total**2
+    found[-1] = np.einsum("iyx,yx,jyx->ij", equal.conj(), read, equal).real
+    return found
+
+
+def _sums(basis: NoiseBasis, weights: Floats) -> Sums:
+    used = weights > 0
+    shown, weights = basis.shown[used], weights[used]
+    data, seen = _outer_sums(shown, np.ones((1, *basis.share.shape)) * weights[:, None, None])
+    noisy, alike, total = data, seen, float(weights.sum())
+    level = np.full(basis.share.shape, total)
+    if basis.power is not None:
+        power = basis.power[used] * weights[:, None, None]
+        (noisy, alike), level = _outer_sums(shown, power), power.sum(axis=0)
+    return Sums(data, seen, total, noisy, alike, level)
+
+
+def _outer_sums(
+    shown: Spectra, weights: Floats
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    _, rows, columns, planes = shown.shape
+    vectors = np.zeros((rows, columns, planes), np.complex128)
+    matrices = np.zeros((rows, columns, planes, planes), np.complex128)
+    add_outer_sums(shown, weights, vectors, matrices)
+    return matrices, vectors
+
+
+def _whole(lower: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Return Hermitian matrices from their lower triangles."""
+    below = lower * np.tri(lower.shape[-1], k=-1)
+    return np.asarray(lower + np.swapaxes(below, -1, -2).conj())
 
 
 def noise_power(covariance: Floats, shape: tuple[int, int]) -> Floats:
@@ -180,41 +289,6 @@ def noise_power(covariance: Floats, shape: tuple[int, int]) -> Floats:
         power = stamp_transfer(covariance[index] / middle[index], shape).real
         found[index] = np.maximum(power, 0.0)
     return found
-
-
-def _seen(operator: FourierOperator, visit: int) -> Spectra:
-    """Return what a visit shows of each plane, (ky, kx, subfilter), its PSF included."""
-    point = np.zeros(operator.shape, np.float32)
-    point[0, 0] = 1.0
-    found = np.zeros((operator.subfilters, *operator.frequencies), np.complex64)
-    operator.add_transposed(visit, point, found)
-    return np.moveaxis(found, 0, -1).conj()
-
-
-def _mean(values: Floats, multiplicity: Floats) -> Floats:
-    weighted = np.moveaxis(values, 1, -1) * multiplicity
-    return np.asarray(weighted.sum(axis=(0, -1)) / (multiplicity.sum() * len(values)))
-
-
-def plane_covariance(noise: Noise) -> Floats:
-    """Return the covariance (subfilter, subfilter_2) of planes in one pixel of mean weight."""
-    return _mean(noise.covariance.real, noise.multiplicity)
-
-
-def noise_of_template(noise: Noise, operator: FourierOperator, visit: int = 0) -> float:
-    """Return the variance of a template in one pixel of mean weight.
-
-    Parameters
-    ----------
-    noise : Noise
-    operator : FourierOperator
-        Of the template's visit, over an image of the size `GRID`.
-    visit : int
-        Index of it.
-    """
-    seen = _seen(operator, visit)
-    variance = np.einsum("yxs,yxst,yxt->yx", seen, noise.covariance, seen.conj()).real
-    return float(_mean(variance, noise.multiplicity))
 
 
 def noise_place(model_weight: Floats, solved: NDArray[np.bool_], fwhm: float) -> Images:
@@ -273,12 +347,8 @@ def variance_by_level(levels: ArrayLike, place: Images, weight_sum: Images, tota
     >>> variance_by_level(levels, place, np.array([[0.5, 1.0, 1.0, 0.0]]), 1.0).tolist()
     [[8.0, 3.0, 1.0, inf]]
     """
-    found = np.full(place.shape, np.inf, np.float32)
-    of_level = np.asarray(levels, np.float64)
-    for start in range(0, len(found), STRIP):
-        rows = slice(start, start + STRIP)
-        mean, weights = np.interp(place[rows], np.arange(LEVELS), of_level), weight_sum[rows]
-        good = weights > 0
-        mean = np.where(good, mean, 0.0) * total  # without any visit even the mean is infinite
-        np.divide(mean, weights, out=found[rows], where=good, casting="same_kind")
+    found = np.empty(place.shape, np.float32)
+    of_levels = np.ascontiguousarray(levels, np.float64)
+    place, weights = (np.ascontiguousarray(each, np.float32) for each in (place, weight_sum))
+    interpolated(of_levels, place, weights, float(total), found)
     return found

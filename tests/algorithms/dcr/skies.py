@@ -21,7 +21,7 @@ from skyloom.algorithms.dcr import (
 )
 from skyloom.algorithms.dcr.operator import fourier_operator
 from skyloom.algorithms.dcr.transfer import gaussian_transfer
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_of_planes
+from skyloom.algorithms.dcr.uncertainty import GRID, noise_basis, noise_of_planes
 from skyloom.algorithms.errors import SkyloomWarning
 from tests.algorithms.dcr.analytic import (
     CENTRES,
@@ -152,15 +152,10 @@ def _flux_covariance(sky: Sky, model: xr.Dataset, noise: float) -> Floats:
     """Return the covariance of fluxes measured with the PSF, by the noise that the fit states."""
     operator = fourier_operator(GRID, G, sky.table, NORTH_UP)
     transfer = gaussian_transfer(FWHM, GRID)
-    stated = noise_of_planes(
-        operator, np.full(operator.visits, noise**-2.0), transfer, LinearParameters(),
-        model.attrs["adherence"],
-    )  # fmt: skip
-    power = (np.abs(transfer).astype(float) ** 2 * stated.multiplicity)[..., None, None]
-    norm = GRID[0] * stated.multiplicity.sum()
-    return np.asarray(
-        (power * stated.covariance.real).sum(axis=(0, 1)) / norm / (power.sum() / norm) ** 2
-    )
+    basis = noise_basis(operator, transfer, LinearParameters(), model.attrs["adherence"])
+    stated = noise_of_planes(basis, np.full(operator.visits, noise**-2.0))
+    power = (np.abs(transfer).astype(float) ** 2 * stated.share)[..., None, None]
+    return np.asarray((power * stated.covariance.real).sum(axis=(0, 1)) / power.sum() ** 2)
 
 
 def count_detections(sky: Sky, model: xr.Dataset, noise: float) -> tuple[list[int], list[int]]:

@@ -14,14 +14,17 @@ from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
     LEVELS,
-    noise_levels,
+    noise_basis,
     noise_of_planes,
-    noise_of_template,
-    plane_covariance,
+    noise_power,
+    plane_levels,
+    template_levels,
+    variance_by_level,
 )
 from skyloom.algorithms.dcr.visit_inputs import round_psfs
 from skyloom.algorithms.errors import NoSourcesWarning
 from tests.algorithms.dcr.analytic import NORTH_UP, G, conditions, dozen, observed, scene
+from tests.algorithms.dcr.noise_reference import covariances, of_pixels, of_template
 from tests.algorithms.dcr.scatter import BETA, alike, scatter_of, seeing_of
 from tests.algorithms.dcr.skies import predicted
 
@@ -58,11 +61,11 @@ def test_the_noise_of_a_template_is_of_the_psfs_that_the_fit_used(model: xr.Data
     widths = predicted(model.drop_vars("visit_psf"), ZENITH, 1)["variance"].to_numpy()
     spreads = PointSpreads(seeing_of(3.3, 5.0), model["visit_psf"].to_numpy().astype(float), True)
     fitted = fourier_operator(GRID, G, model[list(FIELDS)], NORTH_UP, transfer=spreads.ratios(GRID))
-    noise = noise_of_planes(
-        fitted, np.full(12, NOISE**-2), spreads.model_transfer(GRID), LinearParameters(),
-        model.attrs["adherence"],
-    )  # fmt: skip
-    stated = noise_of_template(noise, fourier_operator(GRID, G, ZENITH, NORTH_UP), 1)
+    basis = noise_basis(
+        fitted, spreads.model_transfer(GRID), LinearParameters(), model.attrs["adherence"]
+    )
+    template = fourier_operator(GRID, G, ZENITH, NORTH_UP)
+    stated = template_levels(basis, np.full(12, NOISE**-2), template, 1)[0]
     at_sources = model["noise_place"].to_numpy() < 1e-3
     assert found[at_sources] == pytest.approx(stated, rel=1e-3)
     assert np.abs(widths[at_sources] / stated - 1.0).min() > 0.03
@@ -88,13 +91,14 @@ def test_planes_that_are_held_firmly_have_the_noise_of_the_coadd() -> None:
     transfer = PointSpreads(np.full(12, 4.0), None, True).model_transfer(GRID)
     weights = np.full(12, NOISE**-2)
     coadd = np.full((3, 3), NOISE**2 / 12 / 9)
-    firm = noise_of_planes(operator, weights, transfer, LinearParameters(), 1e4)
-    assert plane_covariance(firm) == pytest.approx(coadd, rel=1e-3)
-    tapered = list(noise_levels(operator, weights, transfer, LinearParameters(taper=1e4), 0.0))
+    firm = plane_levels(noise_basis(operator, transfer, LinearParameters(), 1e4), weights)
+    assert firm[0] == pytest.approx(coadd, rel=1e-3)
+    basis = noise_basis(operator, transfer, LinearParameters(taper=1e4), 0.0)
+    tapered = plane_levels(basis, weights)
     assert len(tapered) == LEVELS
-    assert plane_covariance(tapered[-2]) == pytest.approx(coadd, rel=1e-3)
-    assert plane_covariance(tapered[-1]) == pytest.approx(coadd, rel=1e-12)
-    assert plane_covariance(tapered[0])[0, 0] > 5 * coadd[0, 0]
+    assert tapered[-2] == pytest.approx(coadd, rel=1e-3)
+    assert tapered[-1] == pytest.approx(coadd, rel=1e-12)
+    assert tapered[0][0, 0] > 5 * coadd[0, 0]
 
 
 def test_planes_that_nothing_holds_have_the_noise_of_the_data_alone() -> None:
@@ -102,11 +106,61 @@ def test_planes_that_nothing_holds_have_the_noise_of_the_data_alone() -> None:
     operator = fourier_operator(GRID, G, table, NORTH_UP)
     transfer = PointSpreads(np.full(12, 4.0), None, True).model_transfer(GRID)
     parameters = LinearParameters(taper_floor=1e-9)
-    free = noise_of_planes(operator, np.full(12, NOISE**-2), transfer, parameters, 0.0)
+    free = noise_of_planes(noise_basis(operator, transfer, parameters, 0.0), np.full(12, NOISE**-2))
     sums = free.covariance.sum(axis=(-2, -1)).real
     assert (sums > 0).all()
     assert sums[0, 0] == pytest.approx(NOISE**2 / 12, rel=1e-3)
     assert sums[operator.frequencies[0] // 2, -1] > 1.5 * sums[0, 0]
+
+
+@pytest.mark.parametrize("alike_pixels", [False, True])
+@pytest.mark.parametrize("subfilters", [1, 3, 4])
+def test_the_noise_is_that_of_plain_matrices(subfilters: int, alike_pixels: bool) -> None:
+    table = dozen(np.random.default_rng(4))
+    spreads = PointSpreads(seeing_of(3.3, 5.0), None, True)
+    transfer = spreads.model_transfer(GRID)
+    operator = fourier_operator(
+        GRID, G, table, NORTH_UP, subfilters=subfilters, transfer=spreads.ratios(GRID)
+    )
+    template = fourier_operator(GRID, G, ZENITH, NORTH_UP, subfilters=subfilters)
+    weights = np.linspace(0.0, 0.1, 12)
+    parameters = LinearParameters(subfilters=subfilters)
+    power = np.stack([noise_power(alike().to_numpy(), GRID)] * 12) if alike_pixels else None
+    basis = noise_basis(operator, transfer, parameters, 1e-3, power)
+    planes = plane_levels(basis, weights)
+    of_visit = template_levels(basis, weights, template, 1)
+    wanted = list(covariances(operator, weights, transfer, parameters, 1e-3, power))
+    assert len(wanted) == LEVELS
+    for level, covariance in enumerate(wanted):
+        assert planes[level] == pytest.approx(of_pixels(covariance.real), rel=1e-9, abs=1e-12)
+        assert of_visit[level] == pytest.approx(of_template(covariance, template, 1), rel=1e-9)
+    at_sources = noise_of_planes(basis, weights).covariance
+    assert at_sources == pytest.approx(wanted[0], rel=1e-6, abs=1e-9)
+
+
+def test_without_any_weight_the_noise_is_infinite() -> None:
+    operator = fourier_operator(GRID, G, ZENITH, NORTH_UP)
+    transfer = PointSpreads(np.full(2, 4.0), None, True).model_transfer(GRID)
+    basis = noise_basis(operator, transfer, LinearParameters(), 1e-3)
+    nothing = np.zeros(2)
+    assert np.isposinf(plane_levels(basis, nothing)).all()
+    assert np.isposinf(template_levels(basis, nothing, operator)).all()
+    assert np.isposinf(noise_of_planes(basis, nothing).covariance.real).all()
+
+
+def test_between_levels_the_variance_is_on_a_straight_line() -> None:
+    rng = np.random.default_rng(5)
+    levels = np.sort(rng.uniform(1.0, 9.0, LEVELS))[::-1].copy()
+    place = rng.uniform(0.0, 9.0, (5, 7)).astype(np.float32)
+    weights = rng.uniform(0.1, 2.0, (5, 7)).astype(np.float32)
+    wanted = np.interp(place, np.arange(LEVELS), levels) * 0.5 / weights
+    found = variance_by_level(levels, place, weights, 0.5)
+    assert found == pytest.approx(wanted, rel=1e-6)
+    place[2, 3] = np.nan
+    weights[1] = 0.0
+    found = variance_by_level(levels, place[:, ::-1], weights[:, ::-1], 0.5)
+    assert np.isnan(found[2, 3])
+    assert np.isposinf(found[1]).all()
 
 
 def test_the_noise_of_warped_visits_is_the_stated_one(model: xr.Dataset) -> None:
