@@ -385,5 +385,5 @@ def _score_step(
         read_bytes=30 * pixels,
         quality=score_quality,
         only=pairs,
-        revision=5,
+        revision=6,
     )

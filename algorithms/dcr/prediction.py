@@ -26,6 +26,7 @@ from skyloom.algorithms.dcr.iterative.solving import predict_iterative
 from skyloom.algorithms.dcr.linear import spectrum_of
 from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.rim import lacking_light
 from skyloom.algorithms.dcr.seeing import Seeing, blurred, seeing_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.uncertainty import (
@@ -79,8 +80,9 @@ def predict_template(
     Returns
     -------
     Dataset, (y, x)
-        ``image`` and ``variance``, in the units of the model, ``mask``, and ``psf`` (psf_y,
-        psf_x) of the model, displaced and stretched as the template is.
+        ``image`` and ``variance``, in the units of the model, ``mask``, with EDGE where light that
+        the visit shows comes from beyond the model, and ``psf`` (psf_y, psf_x) of the model,
+        displaced and stretched as the template is.
 
     Raises
     ------
@@ -125,7 +127,7 @@ def predict_template(
     values = {
         "image": (pixels, image, dict(model["model"].attrs)),
         "variance": (pixels, variance.astype(np.float32), dict(model["variance"].attrs)),
-        v.MASK: model[v.MASK],
+        v.MASK: _mask(model, band, conditions, matrix, p, seeing),
         "psf": _psf(model, conditions, band, matrix, wide, p, spectrum, seeing),
     }
     kept = {name: at for name, at in model.coords.items() if set(at.dims) <= set(pixels)}
@@ -198,6 +200,18 @@ def _variance(
         model["weight_sum"].transpose(v.Y, v.X).to_numpy(),
         float(weights.sum()),
     )
+
+
+def _mask(
+    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, p: LinearParameters,
+    seeing: Seeing | None,
+) -> xr.DataArray:  # fmt: skip
+    """Return the mask of the model, with EDGE where a template lacks light."""
+    mask = model[v.MASK].transpose(v.Y, v.X)
+    operator = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
+    edge = np.int32(v.plane_bits(["EDGE"], mask.attrs))
+    lacking = lacking_light(operator, (mask.sizes[v.Y], mask.sizes[v.X]))
+    return mask.copy(data=mask.to_numpy() | np.where(lacking, edge, np.int32(0)))
 
 
 def _psf(

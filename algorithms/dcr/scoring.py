@@ -41,7 +41,8 @@ def score_template(
         The visit: ``image``, ``variance`` and ``mask`` (optional); or a noise-free image without
         variance, of which nothing is taken for noise.
     template, coadd : Dataset, (y, x)
-        ``image`` and ``variance`` (optional); the ``mask`` of the coadd has DETECTED.
+        ``image`` and ``variance`` (optional); the ``mask`` of the coadd has DETECTED. Pixels with
+        EDGE in that of the template (optional) do not count: they lack light.
     direction : (dy, dx)
         Towards the zenith; any length.
     fwhm : float, pixel
@@ -87,6 +88,9 @@ def score_template(
     if v.MASK in warp:
         planes = [name for name in BAD_PLANES if _known(name, warp[v.MASK].attrs)]
         good &= (warp[v.MASK].values & v.plane_bits(planes, warp[v.MASK].attrs)) == 0
+    if v.MASK in template:
+        edge = v.plane_bits(["EDGE"], template[v.MASK].attrs)
+        good &= (template[v.MASK].values & edge) == 0
     variance = _variance(warp, good)
     calm = good & ~detected
     level = float(np.median(coadd["image"].values[calm])) if calm.any() else 0.0

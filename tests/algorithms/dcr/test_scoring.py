@@ -78,6 +78,18 @@ def test_pixels_without_data_are_left_out() -> None:
     assert int(score.pixels) < int(whole.pixels)
 
 
+def test_pixels_that_lack_light_in_a_template_are_left_out() -> None:
+    edge = np.zeros(SHAPE, np.int32)
+    edge[:, :35] = v.MASK_PLANES["EDGE"]
+    lacking = stars(0.1)
+    lacking[:, :35] *= 0.5
+    visit, coadd = image(stars(0.1)), image(stars(), mask=detected())
+    told = score_template(visit, image(lacking, mask=edge), coadd, direction=(1.0, 0.0))
+    untold = score_template(visit, image(lacking), coadd, direction=(1.0, 0.0))
+    assert float(told.residual[0]) < 1e-3 < 10.0 < float(untold.residual[0])
+    assert int(told.pixels) < int(untold.pixels)
+
+
 def test_without_objects_there_is_nothing_to_judge_and_inputs_stay() -> None:
     empty = image(stars(), mask=np.zeros(SHAPE, np.int32))
     visit, template = image(stars(0.2)), image(stars(0.1))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr import LinearParameters, predict_template, solve_dcr
 from skyloom.algorithms.dcr.visit_inputs import round_psfs
 from skyloom.algorithms.errors import ExtrapolatedTemplateWarning
@@ -66,6 +67,25 @@ def test_a_template_has_the_seeing_of_the_visit(gaussian: Sky, moffat: Sky, fwhm
         assert sky.left(predict_template(sky.models[0], VISIT, fwhm=fwhm), fwhm) < 0.01
     if fwhm > 4.0:
         assert gaussian.left(predict_template(gaussian.models[0], VISIT), fwhm) > 0.15
+
+
+@pytest.mark.parametrize("fwhm", [None, 4.9])
+def test_pixels_that_lack_light_from_beyond_the_model_are_told(
+    gaussian: Sky, moffat: Sky, fwhm: float | None
+) -> None:
+    for sky in (gaussian, moffat):
+        model = sky.models[0]
+        total = model["model"].sum("subfilter").to_numpy()
+        row, column = (int(at) for at in np.unravel_index(total.argmax(), total.shape))
+        cut = {"y": slice(row, None), "x": slice(0, column + 1)}  # through the brightest star
+        part = predict_template(model.isel(cut), VISIT, fwhm=fwhm)
+        whole = predict_template(model, VISIT, fwhm=fwhm).isel(cut)
+        lacks = np.abs(part["image"] - whole["image"]).to_numpy() > 0.01 * total.max()
+        edge = (part[v.MASK].to_numpy() & v.MASK_PLANES["EDGE"]) != 0
+        assert lacks.sum() > 5
+        assert edge[lacks].all()
+        assert not edge[10:-10, 10:-10].any()
+        assert model[v.MASK].equals(sky.models[0][v.MASK])
 
 
 def test_an_image_of_a_star_says_the_same_as_its_width(gaussian: Sky, moffat: Sky) -> None:

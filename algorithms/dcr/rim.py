@@ -1,0 +1,57 @@
+"""Pixels of a template that lack light, because it comes from beyond the planes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from skyloom.algorithms.dcr.linear import spectrum_of
+from skyloom.algorithms.dcr.operator import FourierOperator
+
+__all__ = ["LACKING", "lacking_light"]
+
+Floats = NDArray[np.float64]
+
+LACKING: Final = 0.02
+"""Part of what comes from beyond the planes, were they as bright there, that a pixel may lack."""
+
+
+def lacking_light(operator: FourierOperator, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where an image of planes of some shape lacks more than 2 % of the light of a plane.
+
+    Refraction and a wider point-spread function bring light from where the planes end into pixels
+    near their borders.
+
+    Parameters
+    ----------
+    operator : FourierOperator
+        Of one visit, over any image that is larger than displacements and point-spread functions
+        are wide.
+    shape : (y, x)
+        Of the planes.
+
+    Returns
+    -------
+    ndarray of bool, (y, x)
+    """
+    rows, columns = operator.shape
+    at_rows, at_columns = np.zeros(shape[0], bool), np.zeros(shape[1], bool)
+    for plane in range(operator.subfilters):
+        point = np.zeros((operator.subfilters, rows, columns), np.float32)
+        point[plane, 0, 0] = 1.0
+        image = operator.predict(0, spectrum_of(point, operator)).astype(np.float64)
+        at_rows |= _lacking_along(image.sum(axis=1), shape[0])
+        at_columns |= _lacking_along(image.sum(axis=0), shape[1])
+    return at_rows[:, None] | at_columns
+
+
+def _lacking_along(light: Floats, side: int) -> NDArray[np.bool_]:
+    """Return which pixels of a row lack light that is moved by as much as that of a point at 0."""
+    offset = np.rint(fft.fftfreq(len(light)) * len(light)).astype(int)
+    first, last = (np.arange(side)[:, None] + end for end in (0, 1 - side))
+    before = np.where(offset > first, light, 0.0).sum(axis=1)
+    after = np.where(offset < last, light, 0.0).sum(axis=1)
+    return np.asarray(np.maximum(np.abs(before), np.abs(after)) > LACKING)
