@@ -287,7 +287,7 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
-        revision=7,
+        revision=8,
         sizes={
             **sizes,
             v.SUBFILTER: planes,

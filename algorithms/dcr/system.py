@@ -18,6 +18,9 @@ __all__ = ["Solution", "Sums", "solve_patch", "sums_of"]
 Floats = NDArray[np.float64]
 MOVED: Final = 1e-6
 """Relative residual to which a plane that is only moved is solved for."""
+HELD: Final = 0.5
+"""How firmly the preconditioner holds planes, over the mean: near sources, where they differ from
+the coadd, they are held less. chi2 is within 1 % of its end an iteration earlier than at 1."""
 
 
 class Sums(NamedTuple):
@@ -105,7 +108,7 @@ def solve_patch(data: VisitData, sums: Sums, start: Images | None) -> Solution:
         normal_matrices(operator, weights * (sums.coadd.size / held.size)),
         table,
         prior.stiffness,
-        float(held.mean()),
+        HELD * float(held.mean()),
     )
 
     def apply(planes: Images) -> Images:
