@@ -298,9 +298,10 @@ def _warn(setup: PatchSetup, diagnostics: xr.Dataset) -> None:
     elif (status == v.DcrStatus.NO_SOURCES).all():
         warnings.warn("nothing is detected on the coadd", NoSourcesWarning, stacklevel=3)
     if (status == v.DcrStatus.NOT_CONVERGED).any():
+        left = float(diagnostics["residual"].max())
         warnings.warn(
-            f"{int((status == v.DcrStatus.NOT_CONVERGED).sum())} of {len(status)} tiles did not "
-            f"converge in {p.max_iterations} iterations",
+            f"the planes did not converge in {p.max_iterations} iterations: a relative residual of "
+            f"{left:.1e} is left, {p.tolerance:.1e} is wanted",
             NotConvergedWarning,
             stacklevel=3,
         )

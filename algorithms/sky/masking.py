@@ -47,8 +47,9 @@ def mask_objects(
     Parameters
     ----------
     exposure : Dataset, (..., y, x)
-        ``image`` (any unit), ``variance`` (its square; without one the scatter of the image stands
-        in) and ``mask`` (optional). May be lazy; the result then is.
+        ``image`` (any unit), ``variance`` (its square; without one, or where it is 0 all over a
+        detector, the scatter of the image stands in) and ``mask`` (optional). May be lazy; the
+        result then is.
     parameters : MaskObjectsParameters, optional
 
     Returns
@@ -228,7 +229,7 @@ def _mask_plane(
             stacklevel=2,
         )
         return np.array(mask)
-    if not variance.size:
+    if not variance.any():
         scatter = clipped_moments(image - level, sky).variance
         variance = np.full(image.shape, scatter, np.float32)
     taps = gaussian_taps(parameters.smoothing)

@@ -191,6 +191,8 @@ def test_without_a_variance_the_scatter_of_the_image_stands_in():
     without = mask_objects(exposure.drop_vars(["variance", "mask"]))
     assert ((without.values ^ with_variance) & DETECTED != 0).mean() < 0.02
     assert without.attrs == v.mask_attributes()
+    nothing = exposure.assign(variance=xr.zeros_like(exposure["variance"])).drop_vars("mask")
+    xr.testing.assert_identical(mask_objects(nothing), without)
 
 
 def test_a_detector_without_usable_pixels_keeps_its_mask_and_says_so():
