@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 
 UNDETERMINED: Final = 1e-6
 """Part of a colour that the prior leaves, below which it cannot be told from nothing."""
+HELD: Final = 1.5e-4
+"""Of the band, by which moments are off because planes are held to the coadd beyond the edges of
+sources: measured with stars of a signal to noise up to 14 000 in simulated skies."""
 
 
 def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
@@ -42,8 +45,9 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     Dataset, (star,)
         ``flux`` (star, subfilter), units of the model, and its ``covariance``; ``moment``, the
         mean wavelength of the photons relative to the middle of the band, over its width, with
-        its noise ``moment_sigma``. NaN, and infinite noise, without pixels, or where the visits
-        do not tell colours apart at all.
+        its error ``moment_sigma``: noise, and 1.5e-4 for planes that are held to the coadd beyond
+        the edges of sources. NaN, and infinite errors, without pixels, or where the visits do not
+        tell colours apart at all.
 
     Raises
     ------
@@ -59,10 +63,9 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     .. math:: \\left(\\sum_k |O|^2\\right)^{-1} \\sum_k |O|^2 K^{-1} (H + P_r) f,
 
     O the transfer function of the PSF, and P_r the part of the prior that holds planes to the
-    coadd, which the star is in. Not in the noise are iterations that end early (for stars
-    beyond a signal to noise of 1000 a ``tolerance`` of 1e-5 is worth its time), the sides of
-    nearby stars, and that planes are held to the coadd beyond the edges of sources: that moves
-    moments by some 1.5e-4.
+    coadd, which the star is in. Not in the errors are iterations that end early (for stars
+    beyond a signal to noise of 1000 a ``tolerance`` of 1e-5 is worth its time) and the sides of
+    nearby stars.
     """
     if model.attrs.get("solver") == "iterative":
         raise ValueError("colours need a model of the linear solver, got one of the iterative one")
@@ -98,7 +101,7 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     moment = flux @ centres / total
     slope = (centres - moment[:, None]) / total[:, None]
     with np.errstate(invalid="ignore"):
-        sigma = np.sqrt(np.einsum("ns,nst,nt->n", slope, covariances, slope))
+        sigma = np.sqrt(np.einsum("ns,nst,nt->n", slope, covariances, slope) + HELD**2)
     star, units = "star", model["model"].attrs.get("units", "")
     square = {"units": f"{units}2" if units else ""}
     return xr.Dataset(
