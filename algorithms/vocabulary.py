@@ -56,6 +56,7 @@ SUBFILTER: Final = "subfilter"
 HALF: Final = "half"
 BAND_EDGE: Final = "band_edge"
 NOISE_LEVEL: Final = "noise_level"
+COVERAGE_GROUP: Final = "coverage_group"
 
 # Units, as astropy reads them -----------------------------------------------------------------
 ADU: Final = "adu"

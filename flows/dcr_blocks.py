@@ -73,7 +73,8 @@ LAGS = 15
 """Between pixels of warps, along each axis, at which their noise is alike."""
 OF_MODEL = ("variance", v.MASK, "model_weight", "weight_sum", "wavelength_edges", "covariance",
             "psf", "mean_weight")  # fmt: skip
-OF_NOISE = ("noise_place", "level_covariance", "visit_psf", "noise_covariance")
+OF_NOISE = ("noise_place", "level_covariance", "coverage", "coverage_weight", "visit_psf",
+            "noise_covariance")  # fmt: skip
 OF_SOLUTION = ("chi2", "pixel_count", "rejected", "rejected_fraction", "varying", "flux_scale",
                "used", "offset_y", "offset_x", "dispersion_y", "dispersion_x")  # fmt: skip
 OF_SOME = ("condition_number", *(f"geometry_{name}" for name in FIGURES))

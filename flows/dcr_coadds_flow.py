@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr import Band, LinearParameters, SolverParameters
+from skyloom.algorithms.dcr.coverage import GROUPS
 from skyloom.algorithms.dcr.uncertainty import LEVELS
 from skyloom.algorithms.errors import ConfigurationError, StoreError
 from skyloom.algorithms.parameters import Parameters
@@ -287,12 +288,13 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
-        revision=8,
+        revision=9,
         sizes={
             **sizes,
             v.SUBFILTER: planes,
             f"{v.SUBFILTER}_2": planes,
             v.BAND_EDGE: 2,
+            v.COVERAGE_GROUP: GROUPS,
             v.NOISE_LEVEL: LEVELS,
             v.PSF_Y: side,
             v.PSF_X: side,
@@ -332,7 +334,7 @@ def _sum_step(model: Step) -> Step:
         dcr_coadd_schema(model.schema.variable("model").unit),
         {dim: model.labels[dim] for dim in (v.FILTER, v.PATCH)},
         (Same("model", "dcr"),),
-        revision=4,
+        revision=5,
         sizes={dim: model.sizes[dim] for dim in (v.Y, v.X)},
         attrs={"sky_map": model.attrs["sky_map"]},
         memory_bytes=30 * pixels * model.sizes[v.SUBFILTER],

@@ -99,7 +99,7 @@ def dcr_schema(unit: str) -> ProductSchema:
     planes = (*bands, v.Y, v.X)
     return ProductSchema(
         "dcr",
-        (*planes, v.VISIT, v.BAND_EDGE, v.NOISE_LEVEL, SECOND, v.PSF_Y, v.PSF_X,
+        (*planes, v.VISIT, v.BAND_EDGE, v.COVERAGE_GROUP, v.NOISE_LEVEL, SECOND, v.PSF_Y, v.PSF_X,
          v.LAG_Y, v.LAG_X),
         block,
         (
@@ -125,16 +125,25 @@ def dcr_schema(unit: str) -> ProductSchema:
             Variable("noise_place", pixels, "float32", codec="image", optional=True,
                      description="which covariance holds: 0 at sources, 8 far from them, 9 where "
                      "sub-bands are equal parts of the coadd; of a linear solution"),
+            Variable("coverage", pixels, "uint8", fill=0, codec="image", optional=True,
+                     description="group of pixels that the same visits cover; of a linear "
+                     "solution"),
             Variable("weight_sum", pixels, "float32", inverse_units(square), codec="image",
                      description="sum of the inverse variances of visits"),
             Variable("wavelength_edges", (*bands, v.BAND_EDGE), unit=v.NANOMETRE,
                      description="limits of a sub-band"),
             Variable("covariance", (*bands, SECOND), unit=square,
                      description="covariance of sub-bands in a pixel of mean weight, at sources"),
-            Variable("level_covariance", (*block, v.NOISE_LEVEL, v.SUBFILTER, SECOND), unit=square,
+            Variable("level_covariance",
+                     (*block, v.COVERAGE_GROUP, v.NOISE_LEVEL, v.SUBFILTER, SECOND), unit=square,
                      optional=True,
-                     description="the same for noise_place 0, 1, ... 9, the first that at "
-                     "sources; of a linear solution"),
+                     description="the same for each coverage and noise_place 0, 1, ... 9, the "
+                     "first that at sources; infinite for a coverage that no pixel has; of a "
+                     "linear solution"),
+            Variable("coverage_weight", (*block, v.COVERAGE_GROUP, v.VISIT),
+                     unit=inverse_units(square), optional=True,
+                     description="mean inverse variance over the pixels of each coverage; of a "
+                     "linear solution"),
             Variable("psf", (*block, v.PSF_Y, v.PSF_X),
                      description="point-spread function of the planes"),
             Variable("visit_psf", (*visits, v.PSF_Y, v.PSF_X), "float32", optional=True,

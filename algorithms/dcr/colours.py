@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import subband_edges
-from skyloom.algorithms.dcr.fitted import description_of, fitted_description
+from skyloom.algorithms.dcr.fitted import Fitted, description_of, fitted_description
 from skyloom.algorithms.dcr.shift_image import shift_image
 from skyloom.algorithms.dcr.transfer import stamp_transfer
-from skyloom.algorithms.dcr.uncertainty import GRID, Noise, noise_basis, noise_of_planes
+from skyloom.algorithms.dcr.uncertainty import GRID, Noise, noise_of_planes
 
 __all__ = ["star_colours"]
 
@@ -78,22 +78,21 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
     if p.subfilters < 2:
         raise ValueError("colours need two sub-bands or more, the model has one")
     fit = fitted_description(model, band, jacobian, p)
-    adherence = float(model.attrs["adherence"])
-    basis = noise_basis(fit.operator, fit.transfer, p, adherence, fit.power)
-    noise = noise_of_planes(basis, fit.weights)
     psf = model["psf"].transpose(v.PSF_Y, v.PSF_X)
-    response, covariance = _of_stars(noise, psf)
-    told = np.linalg.svd(response, compute_uv=False)[-1] > UNDETERMINED
-    undo = np.linalg.inv(response) if told else np.full_like(response, np.nan)
     places = list(zip(rows, columns, strict=True))
     found = np.array([_flux(model, psf, *place) for place in places]).reshape(-1, p.subfilters)
-    local = np.array([_weight(model, *place) for place in places])
-    flux = np.einsum("st,nt->ns", undo, found)
+    local = np.array([_at(model["weight_sum"], *place) for place in places])
+    group = np.array([_at(model["coverage"], *place) for place in places], int)
+    flux, covariances = np.empty(found.shape), np.empty((*found.shape, p.subfilters))
+    for number in np.unique(group):
+        at = group == number
+        undo, whole = _undone(fit, number, psf)
+        total = np.full(at.sum(), fit.weights[number].sum())
+        scale = np.divide(total, local[at], out=np.full_like(total, np.inf), where=local[at] > 0)
+        flux[at] = np.einsum("st,nt->ns", undo, found[at])
+        with np.errstate(invalid="ignore"):
+            covariances[at] = scale[:, None, None] * whole
     flux[~(local > 0)] = np.nan
-    scale = np.divide(fit.weights.sum(), local, out=np.full(len(local), np.inf), where=local > 0)
-    whole = undo @ covariance @ undo.T if told else np.diag(np.full(p.subfilters, np.inf))
-    with np.errstate(invalid="ignore"):
-        covariances = scale[:, None, None] * whole
     edges = subband_edges(band, p.subfilters)
     middles = (edges[1:] + edges[:-1]) / 2.0
     centres = (middles - (edges[0] + edges[-1]) / 2.0) / (edges[-1] - edges[0])
@@ -113,6 +112,16 @@ def star_colours(model: xr.Dataset, y: ArrayLike, x: ArrayLike) -> xr.Dataset:
         },
         {v.Y: (star, rows, {"units": v.PIXEL}), v.X: (star, columns, {"units": v.PIXEL})},
     )
+
+
+def _undone(fit: Fitted, group: int, psf: xr.DataArray) -> tuple[Floats, Floats]:
+    """Return what makes fluxes of those found, and their covariance, in pixels of mean weight."""
+    noise = noise_of_planes(fit.basis, fit.weights[group], fit.total)
+    response, covariance = _of_stars(noise, psf)
+    if np.linalg.svd(response, compute_uv=False)[-1] > UNDETERMINED:
+        undo: Floats = np.asarray(np.linalg.inv(response))
+        return undo, np.asarray(undo @ covariance @ undo.T)
+    return np.full_like(response, np.nan), np.diag(np.full(len(response), np.inf))
 
 
 def _of_stars(noise: Noise, psf: xr.DataArray) -> tuple[Floats, Floats]:
@@ -147,9 +156,9 @@ def _flux(model: xr.Dataset, psf: xr.DataArray, y: float, x: float) -> Floats:
     return np.asarray(np.where(weight, planes * seen, 0.0).sum(axis=(1, 2)) / power)
 
 
-def _weight(model: xr.Dataset, y: float, x: float) -> float:
-    """Return the weight at a place, 0 outside of the image."""
-    weights = model["weight_sum"].to_numpy()
+def _at(image: xr.DataArray, y: float, x: float) -> float:
+    """Return the value of an image at a place, 0 outside of it."""
+    values = image.transpose(v.Y, v.X).to_numpy()
     iy, ix = round(y), round(x)
-    inside = 0 <= iy < weights.shape[0] and 0 <= ix < weights.shape[1]
-    return float(weights[iy, ix]) if inside else 0.0
+    inside = 0 <= iy < values.shape[0] and 0 <= ix < values.shape[1]
+    return float(values[iy, ix]) if inside else 0.0

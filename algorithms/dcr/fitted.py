@@ -14,10 +14,10 @@ from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.choice import solver_parameters
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.iterative import IterativeParameters
-from skyloom.algorithms.dcr.operator import FourierOperator, Spectra, fourier_operator
+from skyloom.algorithms.dcr.operator import FourierOperator, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
 from skyloom.algorithms.dcr.transfer import PointSpreads
-from skyloom.algorithms.dcr.uncertainty import GRID, noise_power
+from skyloom.algorithms.dcr.uncertainty import GRID, NoiseBasis, noise_basis, noise_power
 
 __all__ = [
     "Fitted",
@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-OF_NOISE: Final = ("noise_place", "weight_sum", "mean_weight", "psf_fwhm")
+OF_NOISE: Final = (
+    "noise_place", "weight_sum", "mean_weight", "psf_fwhm", "coverage", "coverage_weight"
+)  # fmt: skip
 """What the noise of a linear solution needs."""
 
 
@@ -43,7 +45,10 @@ def description_of(model: xr.Dataset) -> tuple[Band, LinearParameters, Floats]:
     needed = ("model", "variance", "psf", *(() if iterative else OF_NOISE))
     missing += [name for name in needed if name not in model]
     if missing:
-        raise ValueError(f"the model lacks {', '.join(missing)}")
+        raise ValueError(
+            f"the model lacks {', '.join(missing)}: it is not of solve_dcr, or of an earlier "
+            "version, and has to be made again"
+        )
     kept = solver_parameters(model.attrs["parameters"])
     if isinstance(kept, IterativeParameters):
         parameters = LinearParameters(subfilters=kept.subfilters, in_band="flat")
@@ -92,14 +97,13 @@ def power_of(model: xr.Dataset) -> Floats | None:
 
 
 class Fitted(NamedTuple):
-    """What the noise of a model follows from: the ``operator`` of its visits over an image of the
-    size `GRID`, their ``weights`` (visit,), the ``transfer`` function of the model's PSF, and the
-    ``power`` (visit, ky, kx) of the noise of visits over its variance, None if it is 1."""
+    """What the noise of a model follows from: what visits show and planes are held by, the
+    ``basis``; the mean ``weights`` (coverage_group, visit) of visits where they cover the patch
+    alike, and the ``total`` of those over all of it."""
 
-    operator: FourierOperator
+    basis: NoiseBasis
     weights: Floats
-    transfer: Spectra
-    power: Floats | None
+    total: float
 
 
 def fitted_description(
@@ -108,5 +112,7 @@ def fitted_description(
     """Return what the noise of a model follows from."""
     spreads = spreads_of(model, band, p)
     operator = operator_of(GRID, band, model[list(FIELDS)], jacobian, p, spreads)
-    weights, transfer = model["mean_weight"].to_numpy(), spreads.model_transfer(GRID)
-    return Fitted(operator, weights, transfer, power_of(model))
+    adherence = float(model.attrs["adherence"])
+    basis = noise_basis(operator, spreads.model_transfer(GRID), p, adherence, power_of(model))
+    weights = model["coverage_weight"].transpose(v.COVERAGE_GROUP, v.VISIT).to_numpy()
+    return Fitted(basis, weights, float(model["mean_weight"].sum()))

@@ -114,8 +114,8 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
     ----------
     model : Dataset, (subfilter, y, x)
         With ``model``, ``variance``, ``mask`` (y, x); if it was fitted with ``level_covariance``,
-        ``noise_place``, ``weight_sum`` and ``mean_weight``, or with ``covariance`` (subfilter,
-        subfilter_2).
+        ``noise_place``, ``weight_sum``, ``coverage`` and ``coverage_weight``, or with
+        ``covariance`` (subfilter, subfilter_2).
 
     Returns
     -------
@@ -135,11 +135,13 @@ def stack_planes(model: xr.Dataset) -> xr.Dataset:
     """
     variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64)
     both = (v.SUBFILTER, f"{v.SUBFILTER}_2")
-    if "level_covariance" in model and bool(np.isfinite(model["level_covariance"]).all()):
-        levels = model["level_covariance"].sum(both).to_numpy()
-        total = float(model["mean_weight"].sum())
+    if "level_covariance" in model and not bool(np.isnan(model["level_covariance"]).any()):
+        levels = model["level_covariance"].sum(both).transpose(v.COVERAGE_GROUP, v.NOISE_LEVEL)
+        of_groups = levels.to_numpy()
+        totals = model["coverage_weight"].sum(v.VISIT).to_numpy()
         variance = xr.apply_ufunc(
-            lambda place, weights: variance_by_level(levels, place, weights, total),
+            lambda *pixels: variance_by_level(of_groups, totals, *pixels),
+            model["coverage"],
             model["noise_place"],
             model["weight_sum"],
             dask="parallelized",

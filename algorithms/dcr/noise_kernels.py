@@ -135,10 +135,14 @@ def product(one: Complex, other: Complex) -> float:
 
 
 @compiled
-def interpolated(levels: Floats, place: Images, weights: Images, total: float, out: Images) -> None:
-    """Write the variance between levels, of pixels (y, x) whose weights are not their mean."""
+def interpolated(
+    levels: Floats, totals: Floats, group: NDArray[np.uint8], place: Images, weights: Images,
+    out: Images,
+) -> None:  # fmt: skip
+    """Write the variance between levels (group, level), of pixels (y, x) that have other weights
+    than their group has."""
     rows, columns = out.shape
-    last = len(levels) - 1
+    last = levels.shape[1] - 1
     for iy in range(rows):
         for ix in range(columns):
             at, weight = np.float64(place[iy, ix]), np.float64(weights[iy, ix])
@@ -147,6 +151,8 @@ def interpolated(levels: Floats, place: Images, weights: Images, total: float, o
             elif np.isnan(at):
                 out[iy, ix] = np.nan
             else:
+                own = group[iy, ix]
                 below = min(max(int(at), 0), last - 1)
-                value = levels[below] + (at - below) * (levels[below + 1] - levels[below])
-                out[iy, ix] = value * total / weight
+                step = levels[own, below + 1] - levels[own, below]
+                value = levels[own, below] + (at - below) * step
+                out[iy, ix] = value * totals[own] / weight

@@ -15,10 +15,9 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band
 from skyloom.algorithms.dcr.fitted import (
     description_of,
+    fitted_description,
     operator_of,
-    power_of,
     spread_of,
-    spreads_of,
 )
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.identifiability import band_vectors, distance_outside
@@ -31,7 +30,6 @@ from skyloom.algorithms.dcr.seeing import Seeing, blurred, seeing_of
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
-    noise_basis,
     template_levels,
     variance_by_level,
 )
@@ -186,19 +184,15 @@ def _variance(
     p: LinearParameters, seeing: Seeing | None,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return the variance of each pixel."""
-    spreads = spreads_of(model, band, p)
-    fitted = operator_of(GRID, band, model[list(FIELDS)], own, p, spreads)
-    weights = model["mean_weight"].to_numpy()
+    fit = fitted_description(model, band, own, p)
     seen = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
-    basis = noise_basis(
-        fitted, spreads.model_transfer(GRID), p, float(model.attrs["adherence"]), power_of(model)
-    )
-    levels = template_levels(basis, weights, seen)
+    levels = [template_levels(fit.basis, one, seen, total=fit.total) for one in fit.weights]
     return variance_by_level(
         levels,
+        fit.weights.sum(axis=1),
+        model["coverage"].transpose(v.Y, v.X).to_numpy(),
         model["noise_place"].transpose(v.Y, v.X).to_numpy(),
         model["weight_sum"].transpose(v.Y, v.X).to_numpy(),
-        float(weights.sum()),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.coverage import BlockWeights
 from skyloom.algorithms.dcr.linear import model_weight, parts_of, spectrum_of
 from skyloom.algorithms.dcr.offset_fits import LOST, fit_offsets
 from skyloom.algorithms.dcr.operator import Images
@@ -61,6 +62,7 @@ class Found:
         self.varying = np.zeros(visits, np.int64)
         self.before = np.full(visits, np.nan)
         self.weights = np.zeros(visits)
+        self.blocks = BlockWeights(visits, shape)
         self.used = data.used
         self.scales = data.scales
         self.status = v.DcrStatus.NOT_MEASURED
@@ -190,6 +192,7 @@ def _judge(data: VisitData, found: Found) -> None:
     found.fluxes = FluxSums(visits, data.number)
     found.chi2[:] = found.excess[:] = found.weights[:] = 0.0
     found.count[:] = found.n_image[:] = 0
+    found.blocks.clear()
     weight_sum = np.zeros(data.shape)
     deviations = Deviations(visits, data.shape, p.reject_threshold)
     compare = found.solved or bool(found.residuals)
@@ -208,6 +211,7 @@ def _judge(data: VisitData, found: Found) -> None:
         number, image, weights = visit
         weight_sum += weights
         found.n_image += weights > 0
+        found.blocks.put(number, weights)
         found.weights[number] = weights.sum(dtype=np.float64) / weights.size
         if seen is None:
             continue

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.bands import Band, subband_edges
 from skyloom.algorithms.dcr.conditioning import condition_number
+from skyloom.algorithms.dcr.coverage import Coverage, coverage_of
 from skyloom.algorithms.dcr.geometry import FIELDS
 from skyloom.algorithms.dcr.geometry_check import geometry_figures, warn_of_geometry
 from skyloom.algorithms.dcr.identifiability import identifiability, warn_of_degeneracy
@@ -92,11 +93,12 @@ def solve_dcr(
         ``variance``, and (y, x) ``mask``, ``n_image`` (visits that have a pixel; by iteration it
         is (subfilter, y, x), those that reach a plane), ``weight_sum`` and ``model_weight`` (1 at
         sources, 0 where planes are held to the coadd); ``covariance`` (subfilter, subfilter_2) of
-        the planes in one pixel at sources, ``level_covariance`` (noise_level, subfilter,
-        subfilter_2) also away from them, and ``noise_place`` (y, x) which of these holds, see
-        `skyloom.algorithms.dcr.uncertainty`; ``psf``, and ``visit_psf`` (visit, psf_y, psf_x) if
-        the warps have it; the conditions of the visits that were used, ``mean_weight`` and
-        ``wavelength_edges``.
+        the planes in one pixel of mean weight at sources; ``level_covariance`` (coverage_group,
+        noise_level, subfilter, subfilter_2) also away from them and for each ``coverage`` (y, x)
+        by visits, whose mean weights are ``coverage_weight`` (coverage_group, visit), and
+        ``noise_place`` (y, x) which level holds, see `skyloom.algorithms.dcr.uncertainty`; ``psf``,
+        and ``visit_psf`` (visit, psf_y, psf_x) if the warps have it; the conditions of the visits
+        that were used, ``mean_weight`` and ``wavelength_edges``.
         ``diagnostics``: ``chi2``, ``pixel_count``, ``rejected``, ``used``, offset and dispersion of
         visits; ``status``, ``iterations`` and ``residual`` (tile), of one tile for the linear
         solution, which is that of the whole patch; what the geometry allows.
@@ -180,8 +182,10 @@ def _finished(setup: PatchSetup, found: Found) -> DcrSolution:
     power = None
     if "noise_covariance" in setup.warps:
         power = noise_power(_noise_covariance(setup.warps).to_numpy().astype(float), GRID)
-    levels = plane_levels(noise_basis(operator, transfer, p, setup.adherence, power), weights)
-    model = _model(setup, found, levels, weights)
+    basis = noise_basis(operator, transfer, p, setup.adherence, power)
+    coverage, whole = coverage_of(found.blocks), float(weights.sum())
+    levels = np.stack([plane_levels(basis, group, whole) for group in coverage.weights])
+    model = _model(setup, found, weights, coverage, levels, plane_levels(basis, weights)[0])
     able = identifiability(setup.vectors, weights, spreads.model_fwhm)
     total, count = found.chi2[found.used].sum(), found.count[found.used].sum()
     visit = {
@@ -223,7 +227,14 @@ def _finished(setup: PatchSetup, found: Found) -> DcrSolution:
     return DcrSolution(model, diagnostics)
 
 
-def _model(setup: PatchSetup, found: Found, levels: Floats, weights: Floats) -> xr.Dataset:
+def _model(
+    setup: PatchSetup,
+    found: Found,
+    weights: Floats,
+    coverage: Coverage,
+    levels: Floats,
+    covariance: Floats,
+) -> xr.Dataset:
     template, p = setup.template, setup.p
     bits = v.MASK_PLANES
     unknown = ~np.isfinite(template["image"].to_numpy())
@@ -238,10 +249,13 @@ def _model(setup: PatchSetup, found: Found, levels: Floats, weights: Floats) -> 
     units = template["image"].attrs.get("units", "")
     edges = subband_edges(setup.band, p.subfilters)
     pixels, planes = (v.Y, v.X), (v.SUBFILTER, v.Y, v.X)
-    total = float(weights.sum())
+    square = (v.SUBFILTER, f"{v.SUBFILTER}_2")
+    totals = coverage.weights.sum(axis=1)
     variance = np.full(found.planes.shape, np.inf, np.float32)
     for s, plane in enumerate(variance):
-        local = variance_by_level(levels[:, s, s], place, found.weight_sum, total)
+        local = variance_by_level(
+            levels[..., s, s], totals, coverage.group, place, found.weight_sum
+        )
         np.copyto(plane, local, where=found.n_image > 0)
     values: dict[str, Any] = {
         "model": (planes, np.where(unknown, np.float32(0.0), found.planes), {"units": units}),
@@ -251,8 +265,10 @@ def _model(setup: PatchSetup, found: Found, levels: Floats, weights: Floats) -> 
         "weight_sum": (pixels, found.weight_sum),
         "model_weight": (pixels, np.where(unknown, 0.0, weight).astype(np.float32)),
         "noise_place": (pixels, place),
-        "covariance": ((v.SUBFILTER, f"{v.SUBFILTER}_2"), levels[0]),
-        "level_covariance": ((v.NOISE_LEVEL, v.SUBFILTER, f"{v.SUBFILTER}_2"), levels),
+        "coverage": (pixels, coverage.group),
+        "coverage_weight": ((v.COVERAGE_GROUP, v.VISIT), coverage.weights),
+        "covariance": (square, covariance),
+        "level_covariance": ((v.COVERAGE_GROUP, v.NOISE_LEVEL, *square), levels),
         "wavelength_edges": (
             (v.SUBFILTER, v.BAND_EDGE),
             np.stack([edges[:-1], edges[1:]], axis=1),

@@ -12,6 +12,12 @@ times the power of the noise over its variance in each term of B where that of n
 is alike. This is exact where weights and mu are the same everywhere. mu rises with the distance to
 sources, so that C is computed for a few values of it; in each pixel that of the mu around it holds,
 nearly.
+
+Where visits cover parts of a patch, C is computed for each of a few groups of pixels that the same
+visits cover (`skyloom.algorithms.dcr.coverage`): with their weights w, and in g with W over their
+sum, as W, which the priors are relative to, is that of the whole patch. Planes within the width of
+the PSF from a border between groups depend on the data of both; each pixel there has the noise of
+its own group all the same.
 """
 
 from __future__ import annotations
@@ -144,7 +150,7 @@ def noise_basis(
     )
 
 
-def noise_of_planes(basis: NoiseBasis, weights: Floats) -> Noise:
+def noise_of_planes(basis: NoiseBasis, weights: Floats, total: float | None = None) -> Noise:
     """Return the noise covariance of planes at sources, frequency by frequency.
 
     Parameters
@@ -152,15 +158,19 @@ def noise_of_planes(basis: NoiseBasis, weights: Floats) -> Noise:
     basis : NoiseBasis
     weights : array, (visit,)
         Mean weight of each visit, one over variance.
+    total : float, optional
+        What priors are relative to: the sum of the mean weights over the whole patch. That of the
+        given weights if not given.
     """
-    n, total = len(basis.parts), float(weights.sum())
-    if not total > 0:
+    n, own = len(basis.parts), float(weights.sum())
+    total = own if total is None else total
+    if not own > 0:
         nothing = np.full((*basis.share.shape, n, n), np.inf, np.complex128)
         return Noise(nothing, basis.share, np.zeros_like(nothing))
     sums = _sums(basis, weights)
     data, noisy = _whole(sums.data), _whole(sums.noisy)
     stiffness, floor = basis.stiffness[..., None, None], basis.floor
-    pull, parts = basis.adherence * stiffness + floor, basis.parts
+    pull, parts = (basis.adherence * stiffness + floor) * (total / own), basis.parts
     matrix = data + total * (stiffness * basis.prior + floor * np.eye(n))
     inverse = np.asarray(np.linalg.inv(matrix), np.complex128)
     both = sums.alike[..., :, None] * parts
@@ -170,7 +180,7 @@ def noise_of_planes(basis: NoiseBasis, weights: Floats) -> Noise:
     return Noise(inverse @ read @ inverse, basis.share, inverse @ (data + drawn))
 
 
-def plane_levels(basis: NoiseBasis, weights: Floats) -> Floats:
+def plane_levels(basis: NoiseBasis, weights: Floats, total: float | None = None) -> Floats:
     """Return the covariance of planes in one pixel of mean weight, at each of the `LEVELS`.
 
     Parameters
@@ -178,6 +188,8 @@ def plane_levels(basis: NoiseBasis, weights: Floats) -> Floats:
     basis : NoiseBasis
     weights : array, (visit,)
         Mean weight of each visit, one over variance.
+    total : float, optional
+        What priors are relative to, see `noise_of_planes`.
 
     Returns
     -------
@@ -187,11 +199,15 @@ def plane_levels(basis: NoiseBasis, weights: Floats) -> Floats:
     each = np.eye(len(basis.parts), dtype=np.complex128)
     wanted = np.empty((*basis.share.shape, *each.shape), np.complex128)
     wanted[:] = each
-    return _levels(basis, weights, wanted)
+    return _levels(basis, weights, wanted, total)
 
 
 def template_levels(
-    basis: NoiseBasis, weights: Floats, operator: FourierOperator, visit: int = 0
+    basis: NoiseBasis,
+    weights: Floats,
+    operator: FourierOperator,
+    visit: int = 0,
+    total: float | None = None,
 ) -> Floats:
     """Return the variance of a template in one pixel of mean weight, at each of the `LEVELS`.
 
@@ -204,6 +220,8 @@ def template_levels(
         Of the template's visit, over an image of the size `GRID`.
     visit : int
         Index of it.
+    total : float, optional
+        What priors are relative to, see `noise_of_planes`.
 
     Returns
     -------
@@ -211,26 +229,29 @@ def template_levels(
         Sources first; infinite without any weight.
     """
     wanted = np.expand_dims(operator.shown(visit).conj().astype(np.complex128), -2)
-    return _levels(basis, weights, wanted)[:, 0, 0]
+    return _levels(basis, weights, wanted, total)[:, 0, 0]
 
 
-def _levels(basis: NoiseBasis, weights: Floats, wanted: NDArray[np.complex128]) -> Floats:
+def _levels(
+    basis: NoiseBasis, weights: Floats, wanted: NDArray[np.complex128], total: float | None
+) -> Floats:
     """Return the covariance (level, sum, sum) of sums of planes, whose factors have the conjugates
     ``wanted`` (ky, kx, sum, subfilter)."""
-    total, count = float(weights.sum()), int(wanted.shape[-2])
-    if not total > 0:
+    own, count = float(weights.sum()), int(wanted.shape[-2])
+    total = own if total is None else total
+    if not own > 0:
         return np.full((LEVELS, count, count), np.inf)
     sums, found = _sums(basis, weights), np.zeros((LEVELS, count, count))
     sharp = sums.data + basis.stiffness[..., None, None] * (total * basis.prior)
     for out, far in zip(found, np.linspace(0.0, 1.0, STEPS + 1) ** 2, strict=False):
         held = basis.taper * far + basis.floor
-        pull = basis.adherence * basis.stiffness + held
+        pull = (basis.adherence * basis.stiffness + held) * (total / own)
         add_noise(
             sharp, sums.noisy, sums.alike, sums.level, total * held, pull, basis.parts, wanted,
             basis.share, out,
         )  # fmt: skip
     equal = np.einsum("yxis,s->iyx", wanted, basis.parts)
-    read = basis.share * sums.level / total**2
+    read = basis.share * sums.level / own**2
     found[-1] = np.einsum("iyx,yx,jyx->ij", equal.conj(), read, equal).real
     return found
 
@@ -321,19 +342,27 @@ def noise_place(model_weight: Floats, solved: NDArray[np.bool_], fwhm: float) ->
     return np.where(solved, place, STEPS + 1.0).astype(np.float32)
 
 
-def variance_by_level(levels: ArrayLike, place: Images, weight_sum: Images, total: float) -> Images:
-    """Return the variance of each pixel from that of pixels of mean weight.
+def variance_by_level(
+    levels: ArrayLike,
+    totals: ArrayLike,
+    group: NDArray[np.uint8],
+    place: Images,
+    weight_sum: Images,
+) -> Images:
+    """Return the variance of each pixel from that of pixels of the mean weights of its group.
 
     Parameters
     ----------
-    levels : array, (level,)
+    levels : array, (group, level)
         Variance at each of the `LEVELS`.
+    totals : array, (group,)
+        Sums of the mean weights of the visits.
+    group : array, (y, x)
+        Of the pixel, see `skyloom.algorithms.dcr.coverage`.
     place : array, (y, x)
         Where the pixel is among them, `noise_place`.
     weight_sum : array, (y, x)
         Sum of the weights of the visits.
-    total : float
-        Its mean.
 
     Returns
     -------
@@ -342,13 +371,15 @@ def variance_by_level(levels: ArrayLike, place: Images, weight_sum: Images, tota
 
     Examples
     --------
-    >>> levels = [*np.linspace(4.0, 2.0, 9), 1.0]
-    >>> place = np.array([[0.0, 4.0, 9.0, 0.0]])
-    >>> variance_by_level(levels, place, np.array([[0.5, 1.0, 1.0, 0.0]]), 1.0).tolist()
-    [[8.0, 3.0, 1.0, inf]]
+    >>> levels = [[*np.linspace(4.0, 2.0, 9), 1.0], np.full(10, 7.0)]
+    >>> group, place = np.array([[0, 0, 0, 1, 0]]), np.array([[0.0, 4.0, 9.0, 9.0, 0.0]])
+    >>> weights = np.array([[0.5, 1.0, 1.0, 1.0, 0.0]])
+    >>> variance_by_level(levels, [1.0, 1.0], group, place, weights).tolist()
+    [[8.0, 3.0, 1.0, 7.0, inf]]
     """
     found = np.empty(place.shape, np.float32)
-    of_levels = np.ascontiguousarray(levels, np.float64)
+    of_levels, total = (np.ascontiguousarray(each, np.float64) for each in (levels, totals))
     place, weights = (np.ascontiguousarray(each, np.float32) for each in (place, weight_sum))
-    interpolated(of_levels, place, weights, float(total), found)
+    group = np.ascontiguousarray(group, np.uint8)
+    interpolated(of_levels, total, group, place, weights, found)
     return found

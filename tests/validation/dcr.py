@@ -26,7 +26,7 @@ from tests.algorithms.dcr.analytic import (
     observed,
     scene,
 )
-from tests.algorithms.dcr.scatter import alike, scatter_of, seeing_of
+from tests.algorithms.dcr.scatter import alike, scatter_of, seeing_of, thin_scatter
 from tests.algorithms.dcr.skies import (
     FWHM,
     SIZE,
@@ -395,14 +395,19 @@ def _noise_at_defaults() -> list[Row]:
                         "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
                         bool((abs(values - 1.0) <= 0.03).all()))
                 )  # fmt: skip
-    thin = scatter_of(seeing_of(3.3, 5.0), 5.0, 16, size=128, stars=16, thin=True)
-    rows += [
-        Row(f"the same of 3.3–5.0 pixels, noise of 5, {where} where every other visit is missing "
-            "in half of the patch, as stated from the weight that is left",
-            "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
-            bool((abs(values - 1.0) <= 0.03).all()))
-        for where, values in (("at objects", thin.sources), ("away from them", thin.away))
-    ]  # fmt: skip
+    halves = thin_scatter(seeing_of(3.3, 5.0), 5.0, 32, size=128, stars=16)
+    for half, found in zip(("in the half of the patch that every other visit misses",
+                            "in the other half"), halves, strict=True):  # fmt: skip
+        rows += [
+            Row(f"the same of 3.3–5.0 pixels, noise of 5, {where} {half}",
+                "0.97 … 1.03 each", ", ".join(f"{one:.3f}" for one in values),
+                bool((abs(values - 1.0) <= 0.03).all()))
+            for where, values in (
+                ("at objects", found.sources),
+                ("at their edges", found.edges),
+                ("away from them", found.away),
+            )
+        ]  # fmt: skip
     return rows
 
 

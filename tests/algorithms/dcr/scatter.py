@@ -55,15 +55,40 @@ def alike_noise(covariance: xr.DataArray, white: Floats) -> Floats:
     return np.asarray(np.fft.irfft2(np.fft.rfft2(white) * amplitude, shape))
 
 
+class Realisations(NamedTuple):
+    """Solutions (realisation, image, y, x), their stated variances, and where objects are."""
+
+    found: Floats
+    stated: Floats
+    detected: NDArray[np.bool_]
+
+
 def scatter_of(
     fwhm: Floats, noise: float, realisations: int, *, size: int = 96, stars: int = 8,
-    covariance: xr.DataArray | None = None, thin: bool = False, **options: Any,
+    covariance: xr.DataArray | None = None, **options: Any,
 ) -> Scatter:  # fmt: skip
     """Return the scatter of solutions for stars seen through Moffat profiles.
 
-    With ``covariance`` (lag_y, lag_x) the noise of neighbouring pixels is alike; if ``thin`` every
-    other visit has no data in one half, and the scatter is that of this half.
+    With ``covariance`` (lag_y, lag_x) the noise of neighbouring pixels is alike.
     """
+    drawn = _solutions(fwhm, noise, realisations, size, stars, covariance=covariance, **options)
+    return _scatter(drawn, slice(BORDER, -BORDER))
+
+
+def thin_scatter(
+    fwhm: Floats, noise: float, realisations: int, *, size: int = 96, stars: int = 8
+) -> tuple[Scatter, Scatter]:
+    """Return the scatter where every other visit has no data, one half, and in the other half."""
+    drawn = _solutions(fwhm, noise, realisations, size, stars, thin=True)
+    half = size // 2
+    columns = slice(half + BORDER, -BORDER), slice(BORDER, half - BORDER)
+    return _scatter(drawn, columns[0]), _scatter(drawn, columns[1])
+
+
+def _solutions(
+    fwhm: Floats, noise: float, realisations: int, size: int, stars: int, *,
+    covariance: xr.DataArray | None = None, thin: bool = False, **options: Any,
+) -> Realisations:  # fmt: skip
     rng = np.random.default_rng(1)
     drawn, table = scene(rng, size, stars), dozen(rng)
     truth = drawn.render(table, fwhm, beta=BETA)
@@ -92,15 +117,20 @@ def scatter_of(
         stated = _all(model["variance"], whole["variance"], made["variance"])
     assert mask is not None
     detected = (mask.to_numpy() & v.MASK_PLANES["DETECTED"]) != 0
+    return Realisations(np.array(found), stated, detected)
+
+
+def _scatter(drawn: Realisations, columns: slice) -> Scatter:
+    """Return the scatter in some columns."""
+    detected = drawn.detected
     core = ndimage.binary_erosion(detected, iterations=2)
     distance = ndimage.distance_transform_edt(~detected)
     edges, away = ~core & (distance <= 3), distance >= 12
-    scatter = np.var(found, axis=0, ddof=1)
+    scatter = np.var(drawn.found, axis=0, ddof=1)
     inside = np.zeros_like(detected)
-    first = size // 2 + BORDER if thin else BORDER
-    inside[BORDER:-BORDER, first:-BORDER] = True
+    inside[BORDER:-BORDER, columns] = True
     parts = [
-        np.sqrt(scatter[:, at].mean(axis=1) / stated[:, at].mean(axis=1))
+        np.sqrt(scatter[:, at].mean(axis=1) / drawn.stated[:, at].mean(axis=1))
         for at in (core & inside, edges & inside, away & inside)
     ]
     return Scatter(*parts)

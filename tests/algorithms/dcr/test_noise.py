@@ -153,12 +153,13 @@ def test_between_levels_the_variance_is_on_a_straight_line() -> None:
     levels = np.sort(rng.uniform(1.0, 9.0, LEVELS))[::-1].copy()
     place = rng.uniform(0.0, 9.0, (5, 7)).astype(np.float32)
     weights = rng.uniform(0.1, 2.0, (5, 7)).astype(np.float32)
+    group = np.ones((5, 7), np.uint8)
     wanted = np.interp(place, np.arange(LEVELS), levels) * 0.5 / weights
-    found = variance_by_level(levels, place, weights, 0.5)
+    found = variance_by_level([levels + 1.0, levels], [0.7, 0.5], group, place, weights)
     assert found == pytest.approx(wanted, rel=1e-6)
     place[2, 3] = np.nan
     weights[1] = 0.0
-    found = variance_by_level(levels, place[:, ::-1], weights[:, ::-1], 0.5)
+    found = variance_by_level([levels, levels], [0.5, 0.5], group, place[:, ::-1], weights[:, ::-1])
     assert np.isnan(found[2, 3])
     assert np.isposinf(found[1]).all()
 
@@ -177,7 +178,7 @@ def test_independent_noise_may_be_stated_as_such(model: xr.Dataset) -> None:
 
 
 def test_lazy_models_have_the_same_sum(model: xr.Dataset) -> None:
-    names = ["model", "variance", "noise_place", "weight_sum", v.MASK]
+    names = ["model", "variance", "noise_place", "weight_sum", "coverage", v.MASK]
     lazy = stack_planes(model.assign(model[names].chunk({v.Y: 16})))
     assert lazy["variance"].chunks is not None
     xr.testing.assert_identical(lazy.compute(), stack_planes(model))
