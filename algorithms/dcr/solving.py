@@ -26,7 +26,9 @@ from skyloom.algorithms.dcr.patch_setup import PatchSetup
 from skyloom.algorithms.dcr.settling import Found, solve_settled
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
+    mean_covariance,
     noise_basis,
+    noise_of_planes,
     noise_place,
     noise_power,
     plane_levels,
@@ -185,7 +187,8 @@ def _finished(setup: PatchSetup, found: Found) -> DcrSolution:
     basis = noise_basis(operator, transfer, p, setup.adherence, power)
     coverage, whole = coverage_of(found.blocks), float(weights.sum())
     levels = np.stack([plane_levels(basis, group, whole) for group in coverage.weights])
-    model = _model(setup, found, weights, coverage, levels, plane_levels(basis, weights)[0])
+    covariance = mean_covariance(noise_of_planes(basis, weights))
+    model = _model(setup, found, weights, coverage, levels, covariance)
     able = identifiability(setup.vectors, weights, spreads.model_fwhm)
     total, count = found.chi2[found.used].sum(), found.count[found.used].sum()
     visit = {

@@ -39,6 +39,7 @@ __all__ = [
     "LEVELS",
     "Noise",
     "NoiseBasis",
+    "mean_covariance",
     "noise_basis",
     "noise_of_planes",
     "noise_place",
@@ -178,6 +179,11 @@ def noise_of_planes(basis: NoiseBasis, weights: Floats, total: float | None = No
     read = noisy + pull * both + pull**2 * sums.level[..., None, None] * np.outer(parts, parts)
     drawn = pull * parts[:, None] * sums.seen[..., None, :].conj()
     return Noise(inverse @ read @ inverse, basis.share, inverse @ (data + drawn))
+
+
+def mean_covariance(noise: Noise) -> Floats:
+    """Return the covariance (subfilter, subfilter_2) of planes in one pixel of mean weight."""
+    return np.asarray(np.einsum("yx,yxst->st", noise.share, noise.covariance.real))
 
 
 def plane_levels(basis: NoiseBasis, weights: Floats, total: float | None = None) -> Floats:

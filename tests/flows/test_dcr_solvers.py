@@ -110,6 +110,10 @@ def test_a_stored_template_at_the_zenith_has_the_noise_of_the_sum_of_planes(made
         found = template(made.linear, altitude=90.0, parallactic_angle=0.0)["variance"].values
     assert found == pytest.approx(whole[: found.shape[0], : found.shape[1]], rel=1e-3)
     kept = made.linear.read_block("dcr", BLOCK)
+    weights = kept["weight_sum"].values
+    for group, total in enumerate(kept["coverage_weight"].sum(v.VISIT).values):
+        at = (kept["coverage"].values == group) & (weights > 0)
+        assert float(weights[at].sum()) == pytest.approx(total * at.sum(), rel=0.01)
     assert np.isfinite(kept["noise_covariance"].values).all()
     assert np.isnan(made.iterative.read_block("dcr", BLOCK)["visit_psf"].values).all()
 

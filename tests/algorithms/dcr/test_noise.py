@@ -14,6 +14,7 @@ from skyloom.algorithms.dcr.transfer import PointSpreads
 from skyloom.algorithms.dcr.uncertainty import (
     GRID,
     LEVELS,
+    mean_covariance,
     noise_basis,
     noise_of_planes,
     noise_power,
@@ -134,7 +135,9 @@ def test_the_noise_is_that_of_plain_matrices(subfilters: int, alike_pixels: bool
     for level, covariance in enumerate(wanted):
         assert planes[level] == pytest.approx(of_pixels(covariance.real), rel=1e-9, abs=1e-12)
         assert of_visit[level] == pytest.approx(of_template(covariance, template, 1), rel=1e-9)
-    at_sources = noise_of_planes(basis, weights).covariance
+    noise = noise_of_planes(basis, weights)
+    assert mean_covariance(noise) == pytest.approx(planes[0], rel=1e-6, abs=1e-9)
+    at_sources = noise.covariance
     assert at_sources == pytest.approx(wanted[0], rel=1e-6, abs=1e-9)
 
 
@@ -145,7 +148,7 @@ def test_without_any_weight_the_noise_is_infinite() -> None:
     nothing = np.zeros(2)
     assert np.isposinf(plane_levels(basis, nothing)).all()
     assert np.isposinf(template_levels(basis, nothing, operator)).all()
-    assert np.isposinf(noise_of_planes(basis, nothing).covariance.real).all()
+    assert np.isposinf(mean_covariance(noise_of_planes(basis, nothing))).all()
 
 
 def test_between_levels_the_variance_is_on_a_straight_line() -> None:
