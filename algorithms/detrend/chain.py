@@ -17,7 +17,7 @@ from skyloom.algorithms.detrend.crosstalk import Crosstalk
 from skyloom.algorithms.detrend.interpolation import fill_small_gaps
 from skyloom.algorithms.detrend.levels import Levels, amplifier_levels
 from skyloom.algorithms.detrend.parameters import SaturationParameters, ScienceDetrendParameters
-from skyloom.algorithms.detrend.row_kernels import Channel
+from skyloom.algorithms.detrend.row_kernels import Channel, Frames, no_frames
 from skyloom.algorithms.detrend.saturation import grow_saturation, saturation_level
 from skyloom.algorithms.pixel_arrays import native
 
@@ -31,8 +31,18 @@ PER_AMPLIFIER: Final = ("overscan_level", "overscan_noise", "gain", "read_noise"
 """What is known of each amplifier of a frame."""
 FLOATING: Final = ("bias", "dark", "flat", "fringe")
 """Calibrations with an image and perhaps a variance, in this order; masks follow."""
-ABSENT: Final = np.empty((1, 0), np.float32)
-ABSENT_MASK: Final = np.empty((1, 0), np.int32)
+
+
+class Calibrations(NamedTuple):
+    """Calibration frames of a call as kernels take them.
+
+    ``fringe`` is image and variance, each None if there is none; ``masks`` are those of `FLOATING`
+    and of the defects.
+    """
+
+    frames: Frames
+    fringe: tuple[Pixels | None, Pixels | None]
+    masks: tuple[Planes, ...]
 
 
 class Plan(NamedTuple):
@@ -123,43 +133,61 @@ def detrend_frames(
     image, variance = (np.empty((*leading, *plan.shape), np.float32) for _ in range(2))
     mask = np.empty((*leading, *plan.shape), np.int32)
     numbers = np.empty((len(PER_AMPLIFIER), *leading, len(plan.rows)))
-    passed, number = iter(calibrations), 2 * len(FLOATING)
-    filled: list[Any] = [
-        native(next(passed)) if here else (ABSENT if place < number else ABSENT_MASK)
-        for place, here in enumerate(present)
-    ]
+    passed = iter(calibrations)
+    filled = _calibrations([native(next(passed)) if here else None for here in present], plan)
     for index in np.ndindex(*leading):
         numbers[(slice(None), *index)] = detrend_frame(
             few_types(raw[index]),
             plan,
             (float(times[index]), float(scales[index])),
-            (tuple(filled[:number]), tuple(filled[number:])),
+            filled,
             (image[index], variance[index], mask[index]),
         )
     return (image, variance, mask, *numbers)
+
+
+def _calibrations(given: list[NDArray[Any] | None], plan: Plan) -> Calibrations:
+    """Return calibrations, with such as change nothing in place of those that are not there."""
+    number, width = 2 * len(FLOATING), plan.shape[1]
+    images, masks = given[:number], given[number:]
+    if not plan.parameters.variance.calibrations:
+        images[1::2] = [None] * len(FLOATING)
+    named = zip(Frames._fields, images[:6], strict=False)
+    known: dict[str, Any] = {name: frame for name, frame in named if frame is not None}
+    if "flat" in known:
+        known["flat_minimum"] = plan.parameters.flat.minimum
+        known["flat_varies"] = "flat_variance" in known
+    none = np.zeros((1, width), np.int32)
+    return Calibrations(
+        no_frames(width)._replace(**known),
+        (images[6], images[7]),
+        tuple(none if mask is None else mask for mask in masks),
+    )
 
 
 def detrend_frame(
     raw: NDArray[Any],
     plan: Plan,
     factors: tuple[float, float],
-    calibrations: tuple[tuple[Pixels, ...], tuple[Planes, ...]],
+    calibrations: Calibrations,
     out: tuple[Pixels, Pixels, Planes],
 ) -> Floats:
     """Detrend one frame into given arrays; return `PER_AMPLIFIER`.
 
-    ``factors`` are dark time and fringe scale, ``calibrations`` images with variances, and masks.
+    ``factors`` are dark time and fringe scale.
     """
     image, variance, mask = out
     parameters = plan.parameters
     if sum(row.trimmed.size for row in plan.rows) < image.size:
         image[:], variance[:], mask[:] = np.nan, np.nan, v.MASK_PLANES["NO_DATA"]
-    frames, masks = calibrations
-    if not parameters.variance.calibrations:
-        frames = tuple(ABSENT if place % 2 else frame for place, frame in enumerate(frames))
-    response, fringe = frames[:6], frames[6:]
+    frames, (fringe, fringe_variance), masks = calibrations
     boxes, rows, columns, channels, numbers = _amplifiers(raw, plan, factors[0])
     waits = plan.kernels.size > 0
+    at_first = frames
+    if waits:
+        at_first = no_frames(plan.shape[1])._replace(
+            bias=frames.bias, bias_variance=frames.bias_variance
+        )
     detrend_detector(
         raw,
         boxes,
@@ -171,8 +199,7 @@ def detrend_frame(
         parameters.crosstalk.threshold,
         plan.knots,
         plan.pieces,
-        response[:2] + (ABSENT,) * 4 if waits else response,
-        parameters.flat.minimum,
+        at_first,
         masks,
         v.plane_bits(CALIBRATION_PLANES),
         image,
@@ -181,7 +208,7 @@ def detrend_frame(
     )
     if waits:
         _unbrighten(image, plan)
-        respond_detector(boxes, channels, response, parameters.flat.minimum, image, variance, mask)
+        respond_detector(boxes, channels, frames, image, variance, mask)
     grow_saturation(mask, parameters.saturation)
     if parameters.cosmic_rays.reject:
         gain = None if parameters.units == v.ELECTRON else _gain_plane(plan)
@@ -194,10 +221,10 @@ def detrend_frame(
         mask[rays] |= np.int32(v.MASK_PLANES["COSMIC_RAY"])
     if parameters.interpolation.planes:
         fill_small_gaps(image, variance, mask, parameters.interpolation)
-    if fringe[0].size:
-        image -= (factors[1] * fringe[0].astype(np.float64)).astype(np.float32)
-        if fringe[1].size:
-            variance += np.float32(factors[1] ** 2) * fringe[1]
+    if fringe is not None:
+        image -= (factors[1] * fringe.astype(np.float64)).astype(np.float32)
+        if fringe_variance is not None:
+            variance += np.float32(factors[1] ** 2) * fringe_variance
         lost = ~np.isfinite(image) & ((mask & np.int32(v.MASK_PLANES["NO_DATA"])) == 0)
         mask[lost] |= np.int32(v.MASK_PLANES["BAD"])
     return numbers

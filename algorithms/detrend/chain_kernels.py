@@ -1,8 +1,7 @@
 """The chain of detrending over a whole detector: all amplifiers in step, a row of each at a time.
 
 Amplifiers that lie side by side are taken together, so memory is read and written in whole rows
-of the detector, and crosstalk finds the pixels that were read at the same time at hand. An empty
-array of shape (1, 0) is a calibration that is not applied.
+of the detector, and crosstalk finds the pixels that were read at the same time at hand.
 """
 
 from __future__ import annotations
@@ -18,15 +17,14 @@ from skyloom.algorithms.detrend.row_kernels import (
     SAT,
     Channel,
     Floats,
+    Frames,
     Pixels,
     Planes,
-    add_row,
-    divide_row,
-    join_row,
+    finish_row,
     load_row,
     polynomial_row,
-    scale_row,
-    store_row,
+    respond_row,
+    row_of,
     subtract_row,
     turn_row,
 )
@@ -105,30 +103,6 @@ def cross_talk(
 
 
 @compiled
-def respond_row(
-    y: int,
-    start: int,
-    dark_scale: float,
-    flat_minimum: float,
-    frames: tuple[Pixels, ...],
-    signal: Floats,
-    variance: Floats,
-) -> None:
-    """Subtract the dark from a row and divide it by the flat."""
-    stop = start + signal.size
-    dark, dark_variance, flat, flat_variance = frames[2], frames[3], frames[4], frames[5]
-    if dark.size:
-        subtract_row(dark[y, start:stop], dark_scale, signal)
-    if dark_variance.size:
-        add_row(dark_variance[y, start:stop], dark_scale * dark_scale, variance)
-    if flat.size and flat_variance.size:
-        row = flat[y, start:stop]
-        divide_row(row, flat_variance[y, start:stop], flat_minimum, signal, variance)
-    elif flat.size:
-        divide_row(flat[y, start:stop], flat_variance[0], flat_minimum, signal, variance)
-
-
-@compiled
 def channel_of(numbers: Floats) -> Channel:
     """Return the numbers of an amplifier by their names."""
     return Channel(
@@ -155,8 +129,7 @@ def detrend_detector(
     threshold: float,
     knots: Floats,
     pieces: Floats,
-    frames: tuple[Pixels, ...],
-    flat_minimum: float,
+    frames: Frames,
     masks: tuple[Planes, ...],
     bits: int,
     image: Pixels,
@@ -168,14 +141,14 @@ def detrend_detector(
     ``boxes`` (amp, column), see the module; ``row_levels`` (amp, y) and ``column_levels`` (amp, x),
     adu, as the sections are stored; ``channels`` (amp, `Channel`); ``matrix`` and ``talks``
     (amp, amp) of `cross_talk`; ``knots`` (amp, knot) and ``pieces`` (amp, piece, power) of
-    `polynomial_row`; ``frames`` image and variance of bias, dark and flat.
+    `polynomial_row`; ``bits`` the planes that are taken over from ``masks``.
     """
     count = boxes.shape[0]
     widest = boxes[:, WIDTH].max()
     signals, read = np.empty((count, widest), np.float64), np.empty((count, widest), np.float64)
     planes = np.empty((count, widest), np.int32)
     turned, turned_planes = np.empty(widest, np.float64), np.empty(widest, np.int32)
-    spread = np.empty(widest, np.float64)
+    nothing = np.zeros(widest, np.float32)
     for row in range(boxes[:, HEIGHT].max()):
         for amp in range(count):
             box = boxes[amp]
@@ -207,29 +180,18 @@ def detrend_detector(
             width, start = box[WIDTH], box[TRIMMED_X]
             stop = start + width
             y = box[TRIMMED_Y] + (box[HEIGHT] - 1 - row if box[FLIP_Y] != box[READ_Y] else row)
-            signal, plane, noise = signals[amp, :width], planes[amp, :width], spread[:width]
+            signal, plane = signals[amp, :width], planes[amp, :width]
             if box[FLIP_X] != box[READ_X]:
                 turn_row(signal, plane, turned[:width], turned_planes[:width])
                 signal, plane = turned[:width], turned_planes[:width]
-            channel = channel_of(channels[amp])
-            if frames[0].size:
-                subtract_row(frames[0][y, start:stop], 1.0, signal)
+            bias = row_of(frames.bias, y, start, stop)
             if pieces.size:
+                subtract_row(bias, signal)
                 polynomial_row(knots[amp], pieces[amp], signal)
-            scale_row(channel, signal, noise)
-            if frames[1].size:
-                add_row(frames[1][y, start:stop], channel.scale * channel.scale, noise)
-            respond_row(y, start, channel.dark_scale, flat_minimum, frames, signal, noise)
-            for other in masks:
-                if other.size:
-                    join_row(other[y, start:stop], bits, plane)
-            store_row(
-                signal,
-                noise,
-                plane,
-                image[y, start:stop],
-                variance[y, start:stop],
-                mask[y, start:stop],
+                bias = nothing[:width]
+            channel = channel_of(channels[amp])
+            finish_row(
+                signal, plane, channel, bias, frames, masks, bits, y, start, image, variance, mask
             )
 
 
@@ -237,33 +199,24 @@ def detrend_detector(
 def respond_detector(
     boxes: NDArray[np.int64],
     channels: Floats,
-    frames: tuple[Pixels, ...],
-    flat_minimum: float,
+    frames: Frames,
     image: Pixels,
     variance: Pixels,
     mask: Planes,
 ) -> None:
     """Subtract the dark and divide by the flat in place, for images that had to wait for it."""
-    widest = boxes[:, WIDTH].max()
-    signals, spread = np.empty(widest, np.float64), np.empty(widest, np.float64)
-    planes = np.empty(widest, np.int32)
     for row in range(boxes[:, HEIGHT].max()):
         for amp in range(boxes.shape[0]):
             box = boxes[amp]
             if row >= box[HEIGHT]:
                 continue
-            width, start, y = box[WIDTH], box[TRIMMED_X], box[TRIMMED_Y] + row
-            stop = start + width
-            signal, noise, plane = signals[:width], spread[:width], planes[:width]
-            signal[:] = image[y, start:stop]
-            noise[:] = variance[y, start:stop]
-            plane[:] = mask[y, start:stop]
-            channel = channel_of(channels[amp])
-            respond_row(y, start, channel.dark_scale, flat_minimum, frames, signal, noise)
-            store_row(
-                signal,
-                noise,
-                plane,
+            start, y = box[TRIMMED_X], box[TRIMMED_Y] + row
+            stop = start + box[WIDTH]
+            respond_row(
+                channel_of(channels[amp]).dark_scale,
+                frames,
+                y,
+                start,
                 image[y, start:stop],
                 variance[y, start:stop],
                 mask[y, start:stop],

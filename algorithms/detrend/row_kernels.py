@@ -50,6 +50,35 @@ class Channel(NamedTuple):
     planes: float
 
 
+class Frames(NamedTuple):
+    """Bias, dark and flat (y, x) with their variances; a frame of one row holds for all rows.
+
+    Pixels whose flat is not above ``flat_minimum`` have no number. ``flat_varies`` tells whether
+    the flat has a variance.
+    """
+
+    bias: Pixels
+    bias_variance: Pixels
+    dark: Pixels
+    dark_variance: Pixels
+    flat: Pixels
+    flat_variance: Pixels
+    flat_minimum: float
+    flat_varies: bool
+
+
+def no_frames(width: int) -> Frames:
+    """Return frames that change nothing."""
+    zero, one = np.zeros((1, width), np.float32), np.ones((1, width), np.float32)
+    return Frames(zero, zero, zero, zero, one, zero, -np.inf, False)
+
+
+@compiled
+def row_of(frame: NDArray[Any], y: int, start: int, stop: int) -> NDArray[Any]:
+    """Return a piece of a row of a frame, or of its only one."""
+    return frame[min(y, frame.shape[0] - 1), start:stop]
+
+
 @compiled
 def load_row(
     pixels: NDArray[Any],
@@ -140,73 +169,127 @@ def piece_of(knots: Floats, value: float, piece: int, last: int) -> int:
 
 
 @compiled
-def scale_row(channel: Channel, signal: Floats, variance: Floats) -> None:
-    """Apply the gain, and start the variance with photons and read noise."""
+def subtract_row(values: Pixels, signal: Floats) -> None:
+    """Subtract a row of a calibration."""
     for x in range(signal.size):
-        value = signal[x] * channel.scale
-        signal[x] = value
-        # max would hide NaN
-        variance[x] = (0.0 if value < 0.0 else value) * channel.photon + channel.read_variance
-
-
-@compiled
-def subtract_row(values: Pixels, scale: float, signal: Floats) -> None:
-    """Subtract a row of a calibration times a factor."""
-    for x in range(signal.size):
-        signal[x] -= scale * np.float64(values[x])
-
-
-@compiled
-def add_row(values: Pixels, scale: float, variance: Floats) -> None:
-    """Add a row of the variance of a calibration times a factor."""
-    for x in range(variance.size):
-        variance[x] += scale * np.float64(values[x])
+        signal[x] -= np.float64(values[x])
 
 
 @compiled_dividing
-def divide_row(
-    values: Pixels, variances: Pixels, minimum: float, signal: Floats, variance: Floats
-) -> None:
-    """Divide by a row of a flat; NaN where the flat is not above the minimum."""
-    if variances.size:
-        for x in range(signal.size):
-            response = np.float64(values[x])
-            inverse = 1.0 / (response if response > minimum else math.nan)
-            quotient = signal[x] * inverse
-            added = variance[x] + quotient * quotient * np.float64(variances[x])
-            signal[x] = quotient
-            variance[x] = added * inverse * inverse
+def respond(
+    value: float,
+    spread: float,
+    dark_scale: float,
+    dark: tuple[float, float],
+    flat: tuple[float, float],
+    flat_minimum: float,
+    flat_varies: bool,
+) -> tuple[float, float]:
+    """Return signal and variance of a pixel less its dark and divided by its flat.
+
+    ``dark`` and ``flat`` are value and variance.
+    """
+    value -= dark_scale * np.float64(dark[0])
+    spread += dark_scale * dark_scale * np.float64(dark[1])
+    response = np.float64(flat[0])
+    inverse = 1.0 / (response if response > flat_minimum else math.nan)
+    value *= inverse
+    if flat_varies:
+        spread = (spread + value * value * np.float64(flat[1])) * inverse * inverse
     else:
-        for x in range(signal.size):
-            response = np.float64(values[x])
-            inverse = 1.0 / (response if response > minimum else math.nan)
-            signal[x] *= inverse
-            variance[x] *= inverse * inverse
+        spread *= inverse * inverse
+    return value, spread
 
 
 @compiled
-def join_row(values: Planes, bits: int, planes: Planes) -> None:
-    """Add some planes of a row of the mask of a calibration."""
-    kept = np.int32(bits)
-    for x in range(planes.size):
-        planes[x] |= values[x] & kept
+def rounded(
+    value: float, spread: float, plane: np.int32
+) -> tuple[np.float32, np.float32, np.int32]:
+    """Return a pixel in float32; without a number it is BAD, unless it was never read."""
+    signal = np.float32(value)
+    unknown = BAD if (plane & NO_DATA) == 0 else np.int32(0)
+    if abs(signal) < np.inf:
+        return signal, np.float32(spread), plane
+    return np.float32(np.nan), np.float32(np.nan), np.int32(plane | unknown)
 
 
-@compiled
-def store_row(
+@compiled_dividing
+def finish_row(
     signal: Floats,
-    variance: Floats,
     planes: Planes,
-    image_row: Pixels,
-    variance_row: Pixels,
-    mask_row: Planes,
+    channel: Channel,
+    bias: Pixels,
+    frames: Frames,
+    masks: tuple[Planes, ...],
+    bits: int,
+    y: int,
+    start: int,
+    image: Pixels,
+    variance: Pixels,
+    mask: Planes,
 ) -> None:
-    """Round a row to float32; pixels without a number are BAD, unless they were never read."""
+    """Take a row from signal in adu to its place in the result, in one loop.
+
+    ``bias`` is the row to subtract; some planes, ``bits``, of the five ``masks`` are added.
+    """
+    stop, kept = start + signal.size, np.int32(bits)
+    # rows kept in a tuple would have their references counted, which costs a third of the loop
+    image_row = image[y, start:stop]
+    variance_row = variance[y, start:stop]
+    mask_row = mask[y, start:stop]
+    bias_variance = row_of(frames.bias_variance, y, start, stop)
+    dark = row_of(frames.dark, y, start, stop)
+    dark_variance = row_of(frames.dark_variance, y, start, stop)
+    flat = row_of(frames.flat, y, start, stop)
+    flat_variance = row_of(frames.flat_variance, y, start, stop)
+    first = row_of(masks[0], y, start, stop)
+    second = row_of(masks[1], y, start, stop)
+    third = row_of(masks[2], y, start, stop)
+    fourth = row_of(masks[3], y, start, stop)
+    fifth = row_of(masks[4], y, start, stop)
     for x in range(signal.size):
-        value = np.float32(signal[x])
-        known = abs(value) < np.inf
-        plane = planes[x]
-        unknown = BAD if (plane & NO_DATA) == 0 else np.int32(0)
-        image_row[x] = value if known else np.float32(np.nan)
-        variance_row[x] = np.float32(variance[x]) if known else np.float32(np.nan)
-        mask_row[x] = plane if known else np.int32(plane | unknown)
+        value = (signal[x] - np.float64(bias[x])) * channel.scale
+        # max would hide NaN
+        spread = (0.0 if value < 0.0 else value) * channel.photon + channel.read_variance
+        spread += channel.scale * channel.scale * np.float64(bias_variance[x])
+        value, spread = respond(
+            value,
+            spread,
+            channel.dark_scale,
+            (dark[x], dark_variance[x]),
+            (flat[x], flat_variance[x]),
+            frames.flat_minimum,
+            frames.flat_varies,
+        )
+        joined = first[x] | second[x] | third[x] | fourth[x] | fifth[x]
+        plane = np.int32(planes[x] | (joined & kept))
+        image_row[x], variance_row[x], mask_row[x] = rounded(value, spread, plane)
+
+
+@compiled_dividing
+def respond_row(
+    dark_scale: float,
+    frames: Frames,
+    y: int,
+    start: int,
+    image: Pixels,
+    variance: Pixels,
+    mask: Planes,
+) -> None:
+    """Subtract the dark from a row of results (x), in place, and divide it by the flat."""
+    stop = start + image.size
+    dark = row_of(frames.dark, y, start, stop)
+    dark_variance = row_of(frames.dark_variance, y, start, stop)
+    flat = row_of(frames.flat, y, start, stop)
+    flat_variance = row_of(frames.flat_variance, y, start, stop)
+    for x in range(image.size):
+        value, spread = respond(
+            np.float64(image[x]),
+            np.float64(variance[x]),
+            dark_scale,
+            (dark[x], dark_variance[x]),
+            (flat[x], flat_variance[x]),
+            frames.flat_minimum,
+            frames.flat_varies,
+        )
+        image[x], variance[x], mask[x] = rounded(value, spread, mask[x])

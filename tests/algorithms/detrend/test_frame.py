@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from skyloom.algorithms.detrend import ScienceDetrendParameters, detrend
+from skyloom.algorithms.detrend import FlatParameters, ScienceDetrendParameters, detrend
 from skyloom.algorithms.vocabulary import MASK_PLANES
 from tests.algorithms.detrend.frames import calibration, plane_of_amplifiers, read_out
 
@@ -118,6 +118,30 @@ def test_pixels_without_a_number_are_flagged_and_nan(table, calibrations):
     unknown[tuple(np.transpose(lost))] = True
     np.testing.assert_array_equal(np.isnan(frame["image"]), unknown)
     np.testing.assert_array_equal(np.isnan(frame["variance"]), unknown)
+
+
+def test_calibrations_that_change_nothing_are_as_good_as_none(table, rng):
+    raw = read_out(rng.uniform(-20.0, 4e4, SHAPE), table)
+    neutral = {
+        "bias": calibration(np.zeros(SHAPE), "adu"),
+        "dark": calibration(np.zeros(SHAPE), "electron/s"),
+        "flat": calibration(np.ones(SHAPE), ""),
+    }
+    with_them, without = detrend(raw, table, **neutral), detrend(raw, table)
+    for name in ("image", "variance", "mask"):
+        np.testing.assert_array_equal(with_them[name], without[name])
+
+
+def test_pixels_need_a_response_above_the_least_where_there_is_a_flat(table, calibrations):
+    flat = calibrations["flat"]
+    raw = read_out(np.full(SHAPE, 500.0), table)
+    parameters = CAMERA.model_copy(update={"flat": FlatParameters(minimum=1.0)})
+    frame = detrend(raw, table, parameters=parameters, flat=flat)
+    weak = flat["image"].values <= 1.0
+    np.testing.assert_array_equal(np.isnan(frame["image"]), weak)
+    np.testing.assert_array_equal(np.isnan(frame["variance"]), weak)
+    np.testing.assert_array_equal(frame["mask"], np.where(weak, MASK_PLANES["BAD"], 0))
+    assert not detrend(raw, table, parameters=parameters)["mask"].any()
 
 
 def test_never_read_integers_and_gaps_between_amplifiers_hold_no_data(table):
