@@ -6,7 +6,7 @@ Arrays are C-contiguous and native; comparisons with NaN are false, so NaN is ne
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from skyloom.algorithms.compiled import compiled, compiled_fast
 
 __all__: list[str] = []  # kernels for the modules of this room
+
+ROWS: Final = 16  # rows summed side by side, for each addition waits for the one before
 
 
 @compiled
@@ -177,24 +179,6 @@ def count_equal(
 
 
 @compiled
-def strict_row_sums(
-    row: NDArray[Any], level: float, half_width: float
-) -> tuple[float, float, float]:
-    """Return number, sum and sum of squares of ``row - level`` where it is within a distance.
-
-    Summed in one order on every machine, as what reaches a product has to be.
-    """
-    n, first, second = 0.0, 0.0, 0.0
-    for x in range(row.size):
-        d = np.float64(row[x]) - level
-        if abs(d) <= half_width:
-            n += 1.0
-            first += d
-            second += d * d
-    return n, first, second
-
-
-@compiled
 def strict_row_moments(
     raw: NDArray[Any],
     corner: tuple[int, int],
@@ -204,10 +188,38 @@ def strict_row_moments(
     means: NDArray[np.float64],
     variances: NDArray[np.float64],
 ) -> None:
-    """Do as `row_moments`, summed in one order on every machine."""
-    for y in range(level.size):
-        pixels = raw[corner[0] + y, corner[1] : corner[1] + width]
-        n, first, second = strict_row_sums(pixels, level[y], half_width)
-        shift = first / n if n > 0.0 else np.nan
-        means[y] = level[y] + shift
-        variances[y] = max(second - first * shift, 0.0) / (n - 1.0) if n > 1.0 else np.nan
+    """Do as `row_moments`, each row summed from left to right, in one order on every machine."""
+    off = np.zeros((width, ROWS))
+    sums = np.empty((3, ROWS))
+    for start in range(0, level.size, ROWS):
+        rows = min(ROWS, level.size - start)
+        for y in range(rows):
+            pixels = raw[corner[0] + start + y, corner[1] : corner[1] + width]
+            for x in range(width):
+                off[x, y] = np.float64(pixels[x]) - level[start + y]
+        column_sums(off, half_width, sums[0], sums[1], sums[2])
+        for y in range(rows):
+            n, first, second = sums[0, y], sums[1, y], sums[2, y]
+            shift = first / n if n > 0.0 else np.nan
+            means[start + y] = level[start + y] + shift
+            square = max(second - first * shift, 0.0)
+            variances[start + y] = square / (n - 1.0) if n > 1.0 else np.nan
+
+
+@compiled
+def column_sums(
+    values: NDArray[np.float64],
+    half_width: float,
+    number: NDArray[np.float64],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+) -> None:
+    """Write number, sum and sum of squares of the values of `ROWS` columns near 0."""
+    number[:], first[:], second[:] = 0.0, 0.0, 0.0
+    for y in range(values.shape[0]):
+        row = values[y]
+        for x in range(ROWS):
+            inside = abs(row[x]) <= half_width
+            number[x] += 1.0 if inside else 0.0
+            first[x] += row[x] if inside else 0.0
+            second[x] += row[x] * row[x] if inside else 0.0

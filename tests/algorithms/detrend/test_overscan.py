@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from skyloom.algorithms.detrend import OverscanParameters, detrend, subtract_overscan
+from skyloom.algorithms.detrend.level_kernels import strict_row_moments
 from skyloom.algorithms.detrend.overscan_curves import (
     kept_rows,
     polynomial_curve,
@@ -87,6 +88,22 @@ def test_stars_that_bleed_into_the_overscan_do_not_move_it(table, kind):
         # and whole rows do not count at all
         assert abs(one["image"] - other["image"]).values[:, 80:].max() < 0.5
     np.testing.assert_allclose(other["overscan_noise"], NOISE, rtol=0.08)
+
+
+@pytest.mark.parametrize("height", [1, 16, 37])
+def test_rows_are_summed_from_left_to_right_whatever_their_number(height, rng):
+    raw = rng.normal(1000.0, NOISE, (height + 2, 50)).astype(np.float32)
+    raw[2, 12], raw[1, 20], raw[1, 21] = np.nan, np.inf, 1e4
+    level = rng.normal(1000.0, 1.0, height)
+    means, variances = np.empty((2, height))
+    strict_row_moments(raw, (1, 10), 30, level, 3 * NOISE, means, variances)
+    for y in range(height):
+        off = raw[1 + y, 10:40].astype(np.float64) - level[y]
+        kept = off[abs(off) <= 3 * NOISE]
+        first, second = np.cumsum(kept)[-1], np.cumsum(kept**2)[-1]
+        shift = first / kept.size
+        assert means[y] == level[y] + shift
+        assert variances[y] == (second - first * shift) / (kept.size - 1)
 
 
 def test_curves_go_through_what_they_can_describe_exactly():
