@@ -18,6 +18,7 @@ from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.linear import load_problem, prior_of
 from skyloom.algorithms.dcr.operator import Light
 from skyloom.algorithms.dcr.parameters import LinearParameters
+from skyloom.algorithms.dcr.patch import detected_pixels
 from skyloom.algorithms.dcr.transfer import PointSpreads
 
 __all__ = ["Waves", "bright_objects", "misfits", "object_waves"]
@@ -56,8 +57,7 @@ class Waves(NamedTuple):
 
 def bright_objects(template: xr.Dataset, side: int) -> list[tuple[int, int]]:
     """Return the corners of squares around the brightest objects."""
-    bits = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
-    detected = (template[v.MASK].to_numpy() & bits) != 0
+    detected = detected_pixels(template)
     image, variance = template["image"].to_numpy(), template["variance"].to_numpy()
     rows, columns = image.shape
     half = side // 2

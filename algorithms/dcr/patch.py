@@ -19,7 +19,15 @@ from skyloom.algorithms.errors import GeometryError
 from skyloom.algorithms.tangent_plane import plane_of_header
 from skyloom.algorithms.tiles import in_memory
 
-__all__ = ["DcrSolution", "Rows", "Run", "check_pixels", "jacobian_of", "weighted_pixels"]
+__all__ = [
+    "DcrSolution",
+    "Rows",
+    "Run",
+    "check_pixels",
+    "detected_pixels",
+    "jacobian_of",
+    "weighted_pixels",
+]
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -144,6 +152,12 @@ class Rows:
                 self._read = self._warps.isel({v.Y: tile.rows}).compute()
                 self._rows = tile.rows
             return self._read.isel({v.X: tile.columns})
+
+
+def detected_pixels(image: xr.Dataset) -> NDArray[np.bool_]:
+    """Return where the mask of an image says DETECTED, (y, x)."""
+    mask = image[v.MASK].transpose(v.Y, v.X)
+    return np.asarray((mask.to_numpy() & v.plane_bits(["DETECTED"], mask.attrs)) != 0)
 
 
 def weighted_pixels(

@@ -16,7 +16,7 @@ from skyloom.algorithms.dcr.geometry import check_conditions
 from skyloom.algorithms.dcr.identifiability import band_vectors
 from skyloom.algorithms.dcr.operator import FourierOperator, Spectra, fourier_operator
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import Run, check_pixels, jacobian_of
+from skyloom.algorithms.dcr.patch import Run, check_pixels, detected_pixels, jacobian_of
 from skyloom.algorithms.dcr.ratio_products import RatioProducts, ratio_products
 from skyloom.algorithms.dcr.shifts import dcr_shifts, shift_margin
 from skyloom.algorithms.dcr.transfer import PointSpreads, point_spreads
@@ -105,8 +105,7 @@ class PatchSetup:
         """Return the prior on the difference to the coadd, one for all pixels."""
         if self.p.adherence is not None:
             return self.p.adherence
-        detected = v.plane_bits(["DETECTED"], self.template[v.MASK].attrs)
-        at = (self.template[v.MASK].to_numpy() & detected) != 0
+        at = detected_pixels(self.template)
         image, variance = (self.template[name].to_numpy()[at] for name in ("image", "variance"))
         good = np.isfinite(image) & (variance > 0)
         per_visit = np.abs(image[good]) / np.sqrt(variance[good] * self.visits)

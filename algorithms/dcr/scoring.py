@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from skyloom.algorithms import vocabulary as v
+from skyloom.algorithms.dcr.patch import detected_pixels
 from skyloom.algorithms.dcr.transfer import stamp_transfer, transfer_ratio
 from skyloom.algorithms.dcr.uncertainty import GRID
 from skyloom.algorithms.psf.models import SIGMA_TO_FWHM
@@ -82,7 +83,7 @@ def score_template(
     (0.1, 0.3)
     """
     image = warp["image"].transpose(v.Y, v.X).values.astype(np.float64)
-    detected = (coadd[v.MASK].values & v.plane_bits(["DETECTED"], coadd[v.MASK].attrs)) != 0
+    detected = detected_pixels(coadd)
     good = np.isfinite(image) & np.isfinite(coadd["image"].values)
     good &= np.isfinite(template["image"].values)
     if v.MASK in warp:

@@ -21,7 +21,7 @@ from skyloom.algorithms.dcr.identifiability import identifiability, warn_of_dege
 from skyloom.algorithms.dcr.iterative import IterativeParameters, solve_iterative
 from skyloom.algorithms.dcr.linear import model_weight
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import DcrSolution, Run
+from skyloom.algorithms.dcr.patch import DcrSolution, Run, detected_pixels
 from skyloom.algorithms.dcr.patch_setup import PatchSetup
 from skyloom.algorithms.dcr.settling import Found, solve_settled
 from skyloom.algorithms.dcr.uncertainty import (
@@ -244,9 +244,8 @@ def _model(
     mask = template[v.MASK].to_numpy() | np.where(
         (found.n_image == 0) | unknown, bits["NO_DATA"], 0
     )
-    detected = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
     fwhm = setup.spreads.model_fwhm
-    weight = model_weight((template[v.MASK].to_numpy() & detected) != 0, fwhm)
+    weight = model_weight(detected_pixels(template), fwhm)
     place = noise_place(weight, np.full(weight.shape, found.solved), fwhm)
     mask = mask | np.where(found.n_image == 1, bits["ONE_INPUT"], 0)
     units = template["image"].attrs.get("units", "")

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.dcr.operator import FourierOperator
 from skyloom.algorithms.dcr.parameters import LinearParameters
-from skyloom.algorithms.dcr.patch import Run, weighted_pixels
+from skyloom.algorithms.dcr.patch import Run, detected_pixels, weighted_pixels
 from skyloom.algorithms.dcr.pixel_bits import PixelBits
 from skyloom.algorithms.dcr.transfer import PointSpreads
 
@@ -74,8 +74,7 @@ class VisitData:
         self.scales = np.ones(setting.visits)
         self.rejected = PixelBits(setting.visits, self.shape)
         self.good = PixelBits(setting.visits, self.shape)
-        bits = v.plane_bits(["DETECTED"], setting.template[v.MASK].attrs)
-        self.detected: Bools = np.asarray((setting.template[v.MASK].to_numpy() & bits) != 0)
+        self.detected: Bools = detected_pixels(setting.template)
         labels, self.number = ndimage.label(self.detected, np.ones((3, 3), bool))
         self.sources = np.asarray(labels, np.int32)
         self._warps = setting.warps[["image", "variance", v.MASK]]

@@ -34,6 +34,7 @@ from skyloom.algorithms.dcr.patch import (
     Rows,
     Run,
     check_pixels,
+    detected_pixels,
     jacobian_of,
     weighted_pixels,
 )
@@ -198,9 +199,8 @@ def _taper(template: xr.Dataset, p: IterativeParameters) -> Images:
     known = np.isfinite(template["image"].to_numpy())
     if not p.use_model_weights:
         return np.asarray(known, np.float32)
-    bits = v.plane_bits(["DETECTED"], template[v.MASK].attrs)
-    detected = (template[v.MASK].to_numpy() & bits) != 0
-    return np.asarray(model_taper(detected, p.model_weights_width) * known, np.float32)
+    taper = model_taper(detected_pixels(template), p.model_weights_width)
+    return np.asarray(taper * known, np.float32)
 
 
 def _load(
