@@ -21,7 +21,7 @@ from skyloom.algorithms.conditions import observing_conditions
 from skyloom.algorithms.dcr import dispersion
 from skyloom.algorithms.tangent_plane import TangentPlane, from_tangent_plane
 from skyloom.algorithms.visit_conditions import visit_conditions
-from skyloom.algorithms.warp import warp_exposure
+from skyloom.algorithms.warp import warp_exposure, warp_noise_covariance
 from tests.algorithms.dcr.analytic import SIGMA, WAVELENGTHS, G, Scene
 from tests.algorithms.warp.scenes import exposure_of, plane
 
@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 PLACE = (209.0, -20.25)
 SITE = {"longitude": -70.7494, "latitude": -30.244639, "height": 2663.0}
 AIR = {"temperature": 8.0, "pressure": 73892.0, "humidity": 30.0}
+LAGS = 13
+"""Along each axis at which the noise of warps is alike."""
 CULMINATION = 60025.2802
 """Day (MJD, TAI) when the place is highest."""
 
@@ -73,7 +75,7 @@ class Detectors(NamedTuple):
         side = int(1.5 * size) + 24
         lifted, towards = dispersion(G, table, WAVELENGTHS), upwards(table)
         ra, dec = self.patch.to_sky(self.scene.x, self.scene.y)
-        warps = []
+        warps, alike = [], []
         for visit in range(len(lifted)):
             turn = self.rotator + rng.uniform(-3.0, 3.0)
             detector = plane(turn, center=tuple(side / 2 + rng.uniform(-4.0, 4.0, 2)), sky=PLACE)
@@ -86,16 +88,17 @@ class Detectors(NamedTuple):
                 spectrum = self.scene.spectrum[star]
                 image += self.scene.flux[star] * (rows.T * spectrum) @ columns
             seen = image + rng.normal(0.0, noise, image.shape)
-            warps.append(
-                warp_exposure(
-                    exposure_of(seen, noise**2, exposure=visit), detector, self.patch,
-                    (0, size, 0, size), kernel=kernel,
-                )[["image", "variance", v.MASK]]
+            warp = warp_exposure(
+                exposure_of(seen, noise**2, exposure=visit), detector, self.patch,
+                (0, size, 0, size), kernel=kernel,
             )  # fmt: skip
+            alike.append(warp_noise_covariance(kernel, matrix=warp.attrs["matrix"], size=LAGS))
+            warps.append(warp[["image", "variance", v.MASK]])
         merged = xr.concat(
             [warp.drop_vars([*warp.coords]) for warp in warps], v.VISIT, combine_attrs="override"
         )
         merged = merged.assign_coords({v.VISIT: table[v.VISIT].to_numpy()})
+        merged["noise_covariance"] = xr.concat(alike, v.VISIT)
         merged["psf_fwhm"] = (v.VISIT, np.full(len(warps), self.fwhm))
         return merged
 
