@@ -288,7 +288,7 @@ def _model_step(
         dcr_schema(units),
         {v.FILTER: tuple(filters), v.PATCH: patches, v.VISIT: tuple(sorted(filter_of, key=str))},
         tuple(inputs),
-        revision=9,
+        revision=10,
         sizes={
             **sizes,
             v.SUBFILTER: planes,

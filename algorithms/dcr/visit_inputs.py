@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
 
 from skyloom.algorithms import vocabulary as v
 from skyloom.algorithms.psf import moffat_psf, psf_fwhm
@@ -20,8 +21,10 @@ __all__ = ["at_objects", "calm_variance", "round_psfs", "sky_variance", "width_a
 
 Floats = NDArray[np.float64]
 
-WINDOW: Final = 1.2
-"""Sigma of the Gaussian window of moments, in those of the star: noise of the wings stays out."""
+NODES, SHARES = np.polynomial.hermite_e.hermegauss(7)
+"""Of the integral over a Gaussian of unit width."""
+EVALUATIONS: Final = 200
+"""Of a profile until it fits, at most; some 20 are usual."""
 
 
 def calm_variance(variance: NDArray[Any], detected: NDArray[np.bool_]) -> float:
@@ -116,7 +119,7 @@ def sky_variance(variance: xr.DataArray, detected: xr.DataArray) -> xr.DataArray
 
 
 def width_across(psf: xr.DataArray, direction: tuple[float, float]) -> float:
-    """Return the width of a point-spread function across a direction: its seeing.
+    """Return the width of a point-spread function before it was drawn out in a direction.
 
     Parameters
     ----------
@@ -128,9 +131,15 @@ def width_across(psf: xr.DataArray, direction: tuple[float, float]) -> float:
     Returns
     -------
     float, pixel
-        FWHM; NaN of an image without light. It is that of the image, the geometric mean of both
-        axes, times the root of the ratio of its windowed widths across and along: what a window
-        makes of wings is the same in both.
+        FWHM; NaN of an image without light.
+
+    Notes
+    -----
+    A round Moffat profile of any exponent that a Gaussian draws out along the direction is fitted
+    to all pixels alike. The width of the contour at half of the peak would not do: where a cusp is
+    drawn out the peak falls, and its contours move outwards, across too. Profiles of 3.3 pixels
+    and more that are drawn out by a box of 2 pixels have their width within 0.3 per cent, by one of
+    4 pixels within 1.5 per cent. A profile that is narrower along the direction is shrunk there.
 
     Examples
     --------
@@ -140,31 +149,39 @@ def width_across(psf: xr.DataArray, direction: tuple[float, float]) -> float:
     >>> round(width_across(star, (1.0, 0.0)) / 2.3548, 2)
     2.0
     """
-    image = psf.transpose(v.PSF_Y, v.PSF_X).values.astype(np.float64)
-    if not (np.isfinite(image).all() and image.sum() > 0):
+    start = float(psf_fwhm(psf))
+    if not start > 0:
         return np.nan
+    image = psf.transpose(v.PSF_Y, v.PSF_X).values.astype(np.float64)
+    image = image / image.max()
     rows, columns = (np.arange(side) - (side - 1) / 2.0 for side in image.shape)
     dy, dx = np.asarray(direction, float) / np.hypot(*direction)
     across = rows[:, None] * dx - columns * dy
     along = rows[:, None] * dy + columns * dx
-    sigma, other = 2.0, 2.0
-    for _ in range(100):
-        # The window is as wide as the star along both axes, so it narrows both by one factor.
-        window = np.exp(-0.5 * ((across / (WINDOW * sigma)) ** 2 + (along / (WINDOW * other)) ** 2))
-        light = image * window
-        total = light.sum()
-        if not total > 0:
-            return np.nan
-        narrow = (light * across**2).sum() / total, (light * along**2).sum() / total
-        found = []
-        for squared, width in zip(narrow, (sigma, other), strict=True):
-            inverse = 1.0 / squared - 1.0 / (WINDOW * width) ** 2
-            found.append(float(np.sqrt(1.0 / inverse)) if inverse > 0 else WINDOW * width)
-        done = abs(found[0] - sigma) + abs(found[1] - other) < 1e-6
-        sigma, other = found
-        if done:
-            break
-    return float(psf_fwhm(psf)) * float(np.sqrt(sigma / other))
+
+    def left(values: Floats) -> Floats:
+        light = _drawn_out(across, along, values)
+        return np.ravel(light * ((light * image).sum() / (light**2).sum()) - image)
+
+    first = [np.log(start), np.log(2.0), 0.1 * start, 0.0, 0.0]
+    scales = [0.1, 1.0, 0.5, 0.1, 0.1]
+    found = least_squares(left, first, x_scale=scales, max_nfev=EVALUATIONS)
+    return float(np.exp(found.x[0])) if found.success else np.nan
+
+
+def _drawn_out(across: Floats, along: Floats, values: Floats) -> Floats:
+    """Return a round Moffat profile that a Gaussian draws out along one direction.
+
+    ``values`` are the logarithms of its FWHM and of its exponent less 1, the sigma of the Gaussian
+    (negative: by the exponential of it the profile is narrower along), and its place across and
+    along.
+    """
+    fwhm, beta, drawn = np.exp(values[0]), 1.0 + np.exp(values[1]), values[2]
+    sigma, narrow = max(drawn, 0.0), np.exp(min(drawn, 0.0))
+    far = ((along - values[4])[..., None] - sigma * NODES) / narrow
+    square = (across - values[3])[..., None] ** 2 + far**2
+    falls = 1.0 + 4.0 * (2.0 ** (1.0 / beta) - 1.0) / fwhm**2 * square
+    return np.asarray(falls**-beta @ SHARES)
 
 
 def round_psfs(fwhm: ArrayLike, *, beta: float = 3.0, size: int = 41) -> xr.DataArray:

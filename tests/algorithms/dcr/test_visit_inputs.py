@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from skyloom.algorithms.dcr import shift_image
 from skyloom.algorithms.dcr.visit_inputs import round_psfs, sky_variance, width_across
 from skyloom.algorithms.psf import gaussian_psf, moffat_psf, psf_fwhm
 
@@ -52,13 +53,33 @@ def test_a_star_that_is_drawn_out_has_the_seeing_of_its_width_across(angle: floa
     assert width_across(psf, across) == pytest.approx(6.0, rel=0.01)
 
 
-def test_wings_change_the_width_little_and_nothing_has_none() -> None:
-    assert width_across(moffat_psf(4.0, size=61), (1.0, 0.0)) == pytest.approx(4.0, rel=0.01)
-    drawn = moffat_psf(np.sqrt(20.0), axis_ratio=0.8, angle=40.0, size=61)
-    direction = (np.sin(np.deg2rad(40.0)), np.cos(np.deg2rad(40.0)))
-    assert width_across(drawn, direction) == pytest.approx(4.0, rel=0.02)
+@pytest.mark.parametrize("beta", [2.2, 3.0, 5.0])
+@pytest.mark.parametrize("fwhm", [3.3, 4.5])
+def test_light_drawn_out_of_profiles_with_wings_leaves_their_width(
+    fwhm: float, beta: float
+) -> None:
+    round_one = moffat_psf(fwhm, beta=beta, size=41)
+    assert width_across(round_one, (1.0, 0.0)) == pytest.approx(fwhm, rel=2e-3)
+    for angle, half in ((0.0, 1.0), (40.0, 1.0), (75.0, 2.0)):
+        direction = (np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle)))
+        moved = [
+            shift_image(round_one.rename(psf_y="y", psf_x="x"), tuple(by * np.array(direction)))
+            for by in np.linspace(-half, half, 17)
+        ]
+        drawn = sum(moved).rename(y="psf_y", x="psf_x")
+        assert width_across(drawn, direction) == pytest.approx(fwhm, rel=0.004 * half**2)
+        assert float(psf_fwhm(drawn)) > 1.02 * fwhm
+
+
+def test_noise_hardly_moves_the_width_and_nothing_has_none() -> None:
+    rng, psf = np.random.default_rng(4), moffat_psf(4.0, size=41)
+    noise = 0.01 * float(psf.max())
+    found = [width_across(psf + rng.normal(0.0, noise, psf.shape), (1.0, 0.0)) for _ in range(12)]
+    assert np.mean(found) == pytest.approx(4.0, rel=0.01)
+    assert np.std(found) < 0.015 * 4.0
     empty = xr.zeros_like(gaussian_psf(4.0))
     assert np.isnan(width_across(empty, (1.0, 0.0)))
+    assert np.isnan(width_across(empty + np.nan, (1.0, 0.0)))
 
 
 def test_round_profiles_have_their_widths() -> None:
