@@ -139,7 +139,7 @@ def _flux(model: xr.Dataset, psf: xr.DataArray, y: float, x: float) -> Floats:
     sides, centre = psf.shape, (round(y), round(x))
     first = [middle - side // 2 for middle, side in zip(centre, sides, strict=True)]
     inside = [
-        slice(max(start, 0), max(min(start + side, size), 0))
+        slice(min(max(start, 0), size), max(min(start + side, size), 0))
         for start, side, size in zip(first, sides, model[v.MASK].shape, strict=True)
     ]
     light = shift_image(psf.rename({v.PSF_Y: v.Y, v.PSF_X: v.X}), (y - centre[0], x - centre[1]))

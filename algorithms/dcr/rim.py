@@ -49,9 +49,14 @@ def lacking_light(operator: FourierOperator, shape: tuple[int, int]) -> NDArray[
 
 
 def _lacking_along(light: Floats, side: int) -> NDArray[np.bool_]:
-    """Return which pixels of a row lack light that is moved by as much as that of a point at 0."""
+    """Return which pixels of a row lack light that is moved by as much as that of a point at 0.
+
+    Where the light of a sharpened point changes its sign, pixels nearer to the border than others
+    that lack light are taken to lack it too.
+    """
     offset = np.rint(fft.fftfreq(len(light)) * len(light)).astype(int)
     first, last = (np.arange(side)[:, None] + end for end in (0, 1 - side))
     before = np.where(offset > first, light, 0.0).sum(axis=1)
     after = np.where(offset < last, light, 0.0).sum(axis=1)
-    return np.asarray(np.maximum(np.abs(before), np.abs(after)) > LACKING)
+    at_first, at_last = np.abs(before) > LACKING, np.abs(after) > LACKING
+    return np.logical_or.accumulate(at_first[::-1])[::-1] | np.logical_or.accumulate(at_last)

@@ -89,7 +89,7 @@ def score_template(
     if v.MASK in warp:
         planes = [name for name in BAD_PLANES if _known(name, warp[v.MASK].attrs)]
         good &= (warp[v.MASK].values & v.plane_bits(planes, warp[v.MASK].attrs)) == 0
-    if v.MASK in template:
+    if v.MASK in template and _known("EDGE", template[v.MASK].attrs):
         edge = v.plane_bits(["EDGE"], template[v.MASK].attrs)
         good &= (template[v.MASK].values & edge) == 0
     variance = _variance(warp, good)

@@ -90,10 +90,11 @@ def test_noise_follows_the_weight_at_the_star(stars: Scene, table: xr.Dataset) -
 def test_what_cannot_be_known_has_no_number(stars: Scene, table: xr.Dataset) -> None:
     model = solved(stars, table, 5.0, 1)
     before = model.copy(deep=True)
-    found = star_colours(model, [-30.0, 16.0, 200.0], [16.0, 16.0, 16.0])
+    beside = model.sizes["y"] + model.sizes["psf_y"] / 2 + 3.0
+    found = star_colours(model, [-30.0, 16.0, 200.0, beside], [16.0, 16.0, 16.0, 16.0])
     xr.testing.assert_identical(model, before)
-    assert np.isnan(found["moment"]).to_numpy().tolist() == [True, False, True]
-    assert np.isinf(found["moment_sigma"]).to_numpy().tolist() == [True, False, True]
+    assert np.isnan(found["moment"]).to_numpy().tolist() == [True, False, True, True]
+    assert np.isinf(found["moment_sigma"]).to_numpy().tolist() == [True, False, True, True]
     level = conditions(np.full(6, 0.5), 30.0)  # next to the zenith
     blind = star_colours(solved(stars, level, 5.0, 1), stars.y, stars.x)
     assert (blind["moment_sigma"] > 0.02).all()

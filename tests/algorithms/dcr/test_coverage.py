@@ -100,7 +100,7 @@ def test_stars_have_the_errors_of_the_visits_that_show_them(halved: xr.Dataset) 
     )
     by_weight = star_colours(scaled, [16, 16], [12, 50])["covariance"].to_numpy()
     assert by_weight[0] == pytest.approx(found[0], rel=1e-12)
-    assert np.abs(by_weight[1] / found[1] - 1.0).max() > 0.05
+    assert np.abs(by_weight[1] / found[1] - 1.0).max() > 0.03
 
 
 def test_a_patch_that_all_visits_cover_has_one_group_in_spite_of_bad_pixels() -> None:

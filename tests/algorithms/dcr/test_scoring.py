@@ -88,6 +88,9 @@ def test_pixels_that_lack_light_in_a_template_are_left_out() -> None:
     untold = score_template(visit, image(lacking), coadd, direction=(1.0, 0.0))
     assert float(told.residual[0]) < 1e-3 < 10.0 < float(untold.residual[0])
     assert int(told.pixels) < int(untold.pixels)
+    other = image(lacking, mask=edge)
+    other[v.MASK].attrs.update(flag_masks=[16], flag_meanings="HOT")
+    assert score_template(visit, other, coadd, direction=(1.0, 0.0)).equals(untold)
 
 
 def test_without_objects_there_is_nothing_to_judge_and_inputs_stay() -> None:

@@ -133,6 +133,11 @@ def test_a_sharper_visit_is_warned_of_and_its_noise_stays_bounded(moffat: Sky) -
     own = predict_template(model, VISIT)
     assert 1.0 < float(sharp["variance"].mean() / own["variance"].mean()) <= 4.0
     assert moffat.left(sharp, 2.5) < moffat.left(own, 2.5)
+    edge = (sharp[v.MASK].to_numpy() & v.MASK_PLANES["EDGE"]) != 0
+    for along in (edge.all(axis=0), edge.all(axis=1)):  # two rims, without gaps in them
+        assert along[0]
+        assert along[-1]
+        assert np.count_nonzero(np.diff(along)) == 2
 
 
 @pytest.mark.parametrize(
