@@ -112,6 +112,7 @@ def predict_template(
     wide = shift_margin(shifts, 8)
     if seeing is not None:
         wide += math.ceil(2.0 * max(seeing.fwhm, seeing.own_fwhm))
+    seen = _template_operator(GRID, model, band, conditions, matrix, p, seeing)
     if model.attrs.get("solver") == "iterative":
         image = predict_iterative(model, band, conditions, matrix)
         variance = model["variance"].sum(v.SUBFILTER, dtype=np.float64).to_numpy()
@@ -120,12 +121,12 @@ def predict_template(
             variance *= float((fft.irfft2(seeing.ratio(GRID), GRID) ** 2).sum())
     else:
         image = _predict_linear(model, band, conditions, matrix, p, wide, seeing)
-        variance = _variance(model, band, conditions, matrix, own, p, seeing)
+        variance = _variance(model, band, own, p, seen)
     pixels = (v.Y, v.X)
     values = {
         "image": (pixels, image, dict(model["model"].attrs)),
         "variance": (pixels, variance.astype(np.float32), dict(model["variance"].attrs)),
-        v.MASK: _mask(model, band, conditions, matrix, p, seeing),
+        v.MASK: _mask(model, seen),
         "psf": _psf(model, conditions, band, matrix, wide, p, spectrum, seeing),
     }
     kept = {name: at for name, at in model.coords.items() if set(at.dims) <= set(pixels)}
@@ -180,12 +181,10 @@ def _check_hull(
 
 
 def _variance(
-    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, own: Floats,
-    p: LinearParameters, seeing: Seeing | None,
-) -> NDArray[np.float32]:  # fmt: skip
+    model: xr.Dataset, band: Band, own: Floats, p: LinearParameters, seen: FourierOperator
+) -> NDArray[np.float32]:
     """Return the variance of each pixel."""
     fit = fitted_description(model, band, own, p)
-    seen = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
     levels = [template_levels(fit.basis, one, seen, total=fit.total) for one in fit.weights]
     return variance_by_level(
         levels,
@@ -196,15 +195,11 @@ def _variance(
     )
 
 
-def _mask(
-    model: xr.Dataset, band: Band, conditions: xr.Dataset, jacobian: Floats, p: LinearParameters,
-    seeing: Seeing | None,
-) -> xr.DataArray:  # fmt: skip
+def _mask(model: xr.Dataset, seen: FourierOperator) -> xr.DataArray:
     """Return the mask of the model, with EDGE where a template lacks light."""
     mask = model[v.MASK].transpose(v.Y, v.X)
-    operator = _template_operator(GRID, model, band, conditions, jacobian, p, seeing)
     edge = np.int32(v.plane_bits(["EDGE"], mask.attrs))
-    lacking = lacking_light(operator, (mask.sizes[v.Y], mask.sizes[v.X]))
+    lacking = lacking_light(seen, (mask.sizes[v.Y], mask.sizes[v.X]))
     return mask.copy(data=mask.to_numpy() | np.where(lacking, edge, np.int32(0)))
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from skyloom.algorithms.dcr.linear import spectrum_of
 from skyloom.algorithms.dcr.operator import FourierOperator
 
-__all__ = ["LACKING", "lacking_light"]
+__all__ = ["lacking_light"]
 
 Floats = NDArray[np.float64]
 
@@ -37,15 +36,12 @@ def lacking_light(operator: FourierOperator, shape: tuple[int, int]) -> NDArray[
     -------
     ndarray of bool, (y, x)
     """
-    rows, columns = operator.shape
-    at_rows, at_columns = np.zeros(shape[0], bool), np.zeros(shape[1], bool)
-    for plane in range(operator.subfilters):
-        point = np.zeros((operator.subfilters, rows, columns), np.float32)
-        point[plane, 0, 0] = 1.0
-        image = operator.predict(0, spectrum_of(point, operator)).astype(np.float64)
-        at_rows |= _lacking_along(image.sum(axis=1), shape[0])
-        at_columns |= _lacking_along(image.sum(axis=0), shape[1])
-    return at_rows[:, None] | at_columns
+    points = fft.irfft2(operator.shown(0), operator.shape, axes=(0, 1))
+    at_rows, at_columns = (
+        np.any([_lacking_along(light, side) for light in points.sum(axis=other).T], axis=0)
+        for side, other in zip(shape, (1, 0), strict=True)
+    )
+    return np.asarray(at_rows[:, None] | at_columns)
 
 
 def _lacking_along(light: Floats, side: int) -> NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -86,12 +87,9 @@ def score_template(
     detected = detected_pixels(coadd)
     good = np.isfinite(image) & np.isfinite(coadd["image"].values)
     good &= np.isfinite(template["image"].values)
-    if v.MASK in warp:
-        planes = [name for name in BAD_PLANES if _known(name, warp[v.MASK].attrs)]
-        good &= (warp[v.MASK].values & v.plane_bits(planes, warp[v.MASK].attrs)) == 0
-    if v.MASK in template and _known("EDGE", template[v.MASK].attrs):
-        edge = v.plane_bits(["EDGE"], template[v.MASK].attrs)
-        good &= (template[v.MASK].values & edge) == 0
+    for each, planes in ((warp, BAD_PLANES), (template, ("EDGE",))):
+        if v.MASK in each:
+            good &= ~_flagged(each[v.MASK], planes)
     variance = _variance(warp, good)
     calm = good & ~detected
     level = float(np.median(coadd["image"].values[calm])) if calm.any() else 0.0
@@ -160,8 +158,11 @@ def noise_correlation(psf: xr.DataArray, target: xr.DataArray) -> float:
     return mean(smoothed * light) / (mean(smoothed) * mean(light))
 
 
-def _known(plane: str, attrs: Any) -> bool:
-    return plane in str(attrs.get("flag_meanings", " ".join(v.MASK_PLANES))).split()
+def _flagged(mask: xr.DataArray, planes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which pixels have any of those planes that the mask knows."""
+    known = str(mask.attrs.get("flag_meanings", " ".join(v.MASK_PLANES))).split()
+    bits = v.plane_bits([name for name in planes if name in known], mask.attrs)
+    return np.asarray((mask.values & bits) != 0)
 
 
 def _variance(image: xr.Dataset, good: NDArray[np.bool_]) -> Floats:

@@ -96,12 +96,11 @@ class Noise(NamedTuple):
 
 class Sums(NamedTuple):
     """Sums over visits with weights w that show a of planes: ``data`` w conj(a) a^T, ``seen``
-    w conj(a), and ``total`` w; the same times the power of the noise, ``noisy``, ``alike`` and
-    ``level``. Of matrices only lower triangles."""
+    w conj(a); times the power of the noise, ``noisy`` and ``alike``, and of w alone ``level``.
+    Of matrices only lower triangles."""
 
     data: NDArray[np.complex128]
     seen: NDArray[np.complex128]
-    total: float
     noisy: NDArray[np.complex128]
     alike: NDArray[np.complex128]
     level: Floats
@@ -266,12 +265,12 @@ def _sums(basis: NoiseBasis, weights: Floats) -> Sums:
     used = weights > 0
     shown, weights = basis.shown[used], weights[used]
     data, seen = _outer_sums(shown, np.ones((1, *basis.share.shape)) * weights[:, None, None])
-    noisy, alike, total = data, seen, float(weights.sum())
-    level = np.full(basis.share.shape, total)
+    noisy, alike = data, seen
+    level = np.full(basis.share.shape, float(weights.sum()))
     if basis.power is not None:
         power = basis.power[used] * weights[:, None, None]
         (noisy, alike), level = _outer_sums(shown, power), power.sum(axis=0)
-    return Sums(data, seen, total, noisy, alike, level)
+    return Sums(data, seen, noisy, alike, level)
 
 
 def _outer_sums(
